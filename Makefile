@@ -1,0 +1,82 @@
+# Two commands are enough:  make demo   and   make test.  Each makes the environment that it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+# torch is installed first and from here, since PyPI's Linux build carries several GB of CUDA. Empty: from pip's usual index.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH ?= torch>=2.13 torchvision>=0.28
+PYTEST ?= -n 2 --dist loadgroup
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := $(abspath $(VENV))/bin
+STAMP := $(abspath $(VENV))/fourview-installed
+
+# The stamp of another checkout is none: the environment runs that one's code.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+.PHONY: help
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo '  PYTHON=python3.12      another Python (3.11 or later) for the new environment'
+	@echo '  VENV=/path/to/venv     an environment that exists already'
+	@echo '  TORCH_INDEX=URL        where torch comes from (now: $(or $(TORCH_INDEX),the usual index of pip))'
+
+.PHONY: demo
+demo: $(STAMP) ## two real exams through Orthanc and Fourview; keeps its data in .demo/
+	$(BIN)/fourview demo
+
+.PHONY: test
+test: $(STAMP) lint ## lint, types, and all tests
+	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python -m pytest $(PYTEST)
+
+.PHONY: lint
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(STAMP) ## let ruff write the code as it likes it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: environment
+environment: $(STAMP) ## only the Python environment
+
+.PHONY: image-check
+image-check: ## build the container image without torch and try it (root, Debian's buildah and debootstrap)
+	deploy/image_check.sh
+
+.PHONY: clean
+clean: ## remove .venv and what the tools left; .demo/ stays
+	rm -rf .venv dist .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Fourview needs Python 3.11 or later, and $(PYTHON) is not. Name another: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo '$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# pip would choose PyPI's torch for the extra; so torch goes first, and pip leaves it alone afterwards.
+$(STAMP): pyproject.toml | $(BIN)/python
+	@if $(BIN)/python -c 'import importlib.metadata as m; m.version("torch"); m.version("torchvision")' 2>/dev/null; then \
+	  echo 'torch is installed already.'; \
+	elif [ -z '$(TORCH_INDEX)' ]; then \
+	  $(BIN)/python -m pip install $(foreach package,$(TORCH),'$(package)'); \
+	elif timeout 15 $(BIN)/python -c 'import urllib.request; urllib.request.urlopen("$(TORCH_INDEX)/torch/", timeout=5)' 2>/dev/null; then \
+	  $(BIN)/python -m pip install --index-url '$(TORCH_INDEX)' $(foreach package,$(TORCH),'$(package)'); \
+	else \
+	  echo '$(TORCH_INDEX) cannot be reached: torch comes from the usual index of pip, which may be a CUDA build of several GB.'; \
+	  $(BIN)/python -m pip install $(foreach package,$(TORCH),'$(package)'); \
+	fi
+	$(BIN)/python -m pip install -e '.[inference,demo,dev]'
+	@echo '$(CURDIR)' > $@

@@ -1,0 +1,76 @@
+"""Images without a server: file in, scores out, with the numbers that a data scientist compares with those of training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.errors import InvalidDicomError
+
+from pipeline.decode import DecodeFailed, Decoder
+from pipeline.model import Classifier, ModelCard, ModelError
+from pipeline.pixels import prepare
+from store.header import read_header
+from store.view import resolve_view
+
+
+def analyse_files(paths: Iterable[Path], card: ModelCard, classifier: Classifier) -> list[dict[str, Any]]:
+    """One result per image, in the order of the files' names; a folder stands for all files in it."""
+    with Decoder() as decoder:
+        return [_analyse(path, card, classifier, decoder) for path in _files(paths)]
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(found for found in path.rglob("*") if found.is_file())
+        else:
+            yield path
+
+
+def _analyse(path: Path, card: ModelCard, classifier: Classifier, decoder: Decoder) -> dict[str, Any]:
+    result: dict[str, Any] = {"file": str(path), "view": None, "success": False}
+    try:
+        ds = read_header(path)
+    except InvalidDicomError:
+        return {**result, "error": "not a DICOM file"}
+    except (OSError, ValueError, EOFError, RecursionError) as error:
+        return {**result, "error": f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"}
+    evidence = resolve_view(ds)
+    result["view"] = evidence.view
+    if evidence.view is None:
+        result["view_reason"] = evidence.set_aside or evidence.doubt
+    try:
+        frame = decoder.decode(path)
+        image = prepare(frame.pixels, ds, profile=card.profile, size=card.input_size)
+        probabilities = classifier.classify(image)
+    except (DecodeFailed, ModelError) as error:
+        return {**result, "error": str(error)}
+    best = probabilities.index(max(probabilities))
+    return {
+        **result,
+        "success": True,
+        "predicted_class": card.classes[best],
+        "probability": probabilities[best],
+        "all_probabilities": dict(zip(card.classes, probabilities, strict=True)),
+        "warnings": [*evidence.warnings, *evidence.conflicts, *image.warnings],
+        "model": {"name": card.name, "version": card.version, "trained": card.trained},
+        "preprocessing": {
+            "profile": card.profile,
+            "box": list(image.box),
+            "threshold": image.threshold,
+            "image_sha256": hashlib.sha256(np.rint(image.grey * 255).astype(np.uint8).tobytes()).hexdigest(),
+        },
+    }
+
+
+def text_line(result: Mapping[str, Any]) -> str:
+    """One line for a person."""
+    if not result["success"]:
+        return f"{result['file']}: {result['error']}"
+    numbers = "  ".join(f"{name} {value:.1%}" for name, value in result["all_probabilities"].items())
+    untrained = "" if result["model"]["trained"] else "  UNTRAINED"
+    return f"{result['file']}: {result['view'] or 'no view'}  {result['predicted_class']}  ({numbers}){untrained}"

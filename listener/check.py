@@ -1,0 +1,83 @@
+"""The acceptance kit: everything that a deployment can get wrong, each finding with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from listener import parts
+from listener.config import Config
+from pipeline.model import ModelError
+from pipeline.send import Pacs, echo
+from store.database import DatabaseAway, OldSchema
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    ok: bool
+    what: str
+    remedy: str = ""
+
+
+def check(config: Config) -> list[Finding]:
+    """Look at configuration, database, disk, weights, destinations, and Orthanc's view of us."""
+    return [Finding(True, f"configuration {config.path}"), *_storage(config), _model(config), *_doors(config), *_destinations(config)]
+
+
+def _storage(config: Config) -> Iterator[Finding]:
+    try:
+        parts.open_archive(config)
+        yield Finding(True, "database")
+    except (OldSchema, DatabaseAway) as error:
+        yield Finding(False, "database", str(error))
+    free = parts.open_files(config).free_bytes() / parts.GIB
+    floor = config.store.min_free_gib
+    remedy = "" if free > floor else f"C-STORE answers 0xA700 below {floor:g} GiB: free space, or lower [store] min_free_gib"
+    yield Finding(free > floor, f"disk: {free:.1f} GiB free at {config.store.files}", remedy)
+
+
+def _model(config: Config) -> Finding:
+    try:
+        card = parts.check_model(config)
+    except ModelError as error:
+        return Finding(False, "model", str(error))
+    return Finding(True, f"model {card.name} {card.version}" + ("" if card.trained else " (UNTRAINED)"))
+
+
+def _doors(config: Config) -> Iterator[Finding]:
+    if config.dicom.host in ("127.0.0.1", "::1", "localhost"):
+        yield Finding(
+            True, f"[dicom] host is {config.dicom.host}", "note: no other machine can send to us; set [dicom] host to change that"
+        )
+
+
+def _destinations(config: Config) -> Iterator[Finding]:
+    for pacs in config.pacs:
+        answer = echo(pacs, config.dicom.ae_title)
+        yield Finding(answer.ok, f"C-ECHO to {pacs.name} ({pacs.ae_title} at {pacs.host}:{pacs.port})", "" if answer.ok else answer.reason)
+        if pacs.url:
+            yield _orthanc_knows_us(pacs, config)
+
+
+def _orthanc_knows_us(pacs: Pacs, config: Config) -> Finding:
+    """Whether Orthanc's list of modalities has an entry with our AE title and port: without it nothing is routed to us."""
+    what = f"{pacs.name} knows us as a modality"
+    try:
+        auth = (pacs.user, pacs.password) if pacs.user else None
+        answer = httpx.get(f"{pacs.url.rstrip('/')}/modalities?expand", auth=auth, timeout=10, trust_env=False)
+        answer.raise_for_status()
+        known = answer.json().values()
+    except httpx.HTTPStatusError as error:
+        return Finding(False, what, f"{pacs.url} answers {error.response.status_code}: check user and password_file of this [[pacs]]")
+    except (httpx.HTTPError, ValueError, AttributeError) as error:
+        return Finding(False, what, f"{pacs.url} does not answer as Orthanc does ({type(error).__name__}): is it running, is url right?")
+    ours = [entry for entry in known if isinstance(entry, dict) and entry.get("AET") == config.dicom.ae_title]
+    if any(entry.get("Port") == config.dicom.port for entry in ours):
+        return Finding(True, what)
+    entry = f'"fourview": {{"AET": "{config.dicom.ae_title}", "Host": "...", "Port": {config.dicom.port}, "Timeout": 60}}'
+    wrong = "has our AE title with another port" if ours else "has no entry with our AE title"
+    return Finding(False, what, f"its DicomModalities {wrong}: write {entry}")

@@ -1,0 +1,378 @@
+"""The command line: one function per command; wires the parts, nothing else. Exit codes: 0 done, 1 failed, 2 wrong use or configuration."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+
+from listener import check as acceptance
+from listener import logs, parts
+from listener.config import Config, ConfigErrors, load
+from listener.fetch import fetch_and_keep
+from listener.serve import CannotServe, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
+from listener.show import in_words
+from pipeline.model import ModelError, load_classifier, read_card, write_demo_weights
+from pipeline.orthanc import FetchFailed
+from store.archive import Busy, UnknownStudy
+from store.database import DatabaseAway, OldSchema
+from store.search import BEAT_SECONDS
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    name="fourview",
+    help="A DICOM listener that reads every new mammogram. Research use only. NOT FOR DIAGNOSTIC USE.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
+db_app = typer.Typer(help="The database.", no_args_is_help=True)
+model_app = typer.Typer(help="The model.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(db_app, name="db")
+app.add_typer(model_app, name="model")
+
+#: What a command may fail with, in words that need no traceback.
+EXPECTED = (CannotServe, ModelError, FetchFailed, Busy, UnknownStudy, DatabaseAway, OldSchema)
+
+#: An unfinished file that old belongs to no association that still lives.
+ABANDONED_AFTER_SECONDS = 3600.0
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration file; default: $FOURVIEW_CONFIG, else ./config.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input closes.")]
+
+
+def main() -> None:
+    """The program `fourview`."""
+    try:
+        app()
+    except ConfigErrors as errors:
+        for complaint in errors.complaints:
+            print(complaint, file=sys.stderr)
+        sys.exit(2)
+    except EXPECTED as error:
+        print(f"fourview: {_first_line(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, DatabaseAway):
+        return f"the database does not answer: {error.orig}; see [store] database"
+    return str(error)
+
+
+@app.callback()
+def _configured(context: typer.Context, config: ConfigFile = None) -> None:
+    context.obj = config
+
+
+def _config(context: typer.Context) -> Config:
+    return load(context.obj, os.environ)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=_json_value, ensure_ascii=False))
+
+
+def _json_value(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+# ---------------------------------------------------------------------------------------------------------------- services
+
+
+@app.command()
+def serve(context: typer.Context) -> None:
+    """Receive, work and answer: everything on this host, in one command."""
+    config = _config(context)
+    logs.configure(json=not sys.stderr.isatty())
+    parts.check_model(config)
+    with exclusive(parts.data_folder(config) / "serve.lock", "fourview serve"):
+        probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
+        probe_port(config.http.host, config.http.port, "[http] port")
+        parts.create_database_if_new(config)
+        parts.open_archive(config)
+        receive_arguments = ["receive", "--child"] + (["--shared-port"] if config.dicom.receivers > 1 else [])
+        roles = [(f"receive-{number}", receive_arguments) for number in range(config.dicom.receivers)]
+        roles += [("work", ["work", "--child"]), ("web", ["web", "--child"])]
+        supervise([(name, ["--config", str(config.path), *role]) for name, role in roles], stopped=until_told_to_stop())
+
+
+@app.command()
+def receive(
+    context: typer.Context,
+    child: Child = False,
+    shared_port: Annotated[bool, typer.Option("--shared-port", hidden=True, help="Share the port with other receivers.")] = False,
+) -> None:
+    """Receive by C-STORE, keep, and answer."""
+    from listener.scp import CannotListen, StorageScp, remove_abandoned
+
+    config, stopped = _role(context, child)
+    archive, files = parts.open_archive(config), parts.open_files(config)
+    scp = StorageScp(
+        ae_title=config.dicom.ae_title,
+        host=config.dicom.host,
+        port=config.dicom.port,
+        archive=archive,
+        files=files,
+        accept_from=config.dicom.accept_from,
+        max_associations=config.dicom.max_associations,
+        strict=config.dicom.strict,
+        min_free_bytes=int(config.store.min_free_gib * parts.GIB),
+        reuse_port=shared_port,
+    )
+    with first_free(parts.data_folder(config), "receive") as index:
+        try:
+            scp.start()
+        except CannotListen as error:
+            raise CannotServe(str(error)) from error
+        process = parts.process_name("receive", index)
+        _beat(archive.beat, process, "receive")
+        while not stopped.wait(BEAT_SECONDS):
+            _beat(archive.beat, process, "receive")
+            # An aborted transfer leaves its unfinished file behind.
+            remove_abandoned(files.incoming, ABANDONED_AFTER_SECONDS, time.time())
+        scp.shutdown()
+        _beat(archive.leave, process)
+
+
+def _beat(tell: Callable[..., None], *arguments: str) -> None:
+    try:
+        tell(*arguments)
+    except DatabaseAway:
+        # C-STORE answers 0xA700 meanwhile; the next beat tries again.
+        log.warning("database not reachable role=%s", arguments[-1])
+
+
+@app.command()
+def work(context: typer.Context, child: Child = False) -> None:
+    """Read images, write results, send them."""
+    config, stopped = _role(context, child)
+    with first_free(parts.data_folder(config), "work") as index:
+        worker = parts.make_worker(config, index=index)
+        worker.start()
+        worker.run(stopped)
+        worker.close()
+
+
+@app.command()
+def web(context: typer.Context, child: Child = False) -> None:
+    """Answer QIDO-RS, WADO-RS and health questions over HTTP."""
+    from listener.web import CannotListen, create_app, run
+
+    config = _config(context)
+    logs.configure(json=not sys.stderr.isatty())
+    if child:
+        end_with_parent()
+    search = parts.open_search(config)
+    files = parts.open_files(config)
+
+    def ready() -> list[str]:
+        roles = {"receive": "no receiver is running", "work": "no worker with a loaded model is running"}
+        try:
+            return [complaint for role, complaint in roles.items() if not search.living(role)]
+        except DatabaseAway as error:
+            return [f"the database does not answer: {error.orig}"]
+
+    application = create_app(results=search, file_path=files.path, ready=ready)
+    try:
+        run(application, config.http.host, config.http.port)
+    except CannotListen as error:
+        raise CannotServe(str(error)) from error
+
+
+def _role(context: typer.Context, child: bool) -> tuple[Config, threading.Event]:
+    config = _config(context)
+    logs.configure(json=not sys.stderr.isatty())
+    if child:
+        end_with_parent()
+    return config, until_told_to_stop()
+
+
+# ---------------------------------------------------------------------------------------------------------------- questions
+
+
+@app.command()
+def studies(
+    context: typer.Context, state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None, as_json: AsJson = False
+) -> None:
+    """List studies, the one that last received an image first."""
+    config = _config(context)
+    found = parts.open_search(config).studies(state)
+    if as_json:
+        _print_json(found)
+        return
+    zone = ZoneInfo(config.site.timezone)
+    for one in found:
+        received = one["last_instance_at"].astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+        version = f"version {one['version']}" if one["version"] else ""
+        print(f"{one['study_instance_uid']:<64} {one['state']:<11} {received}  {version:<11} {one['state_reason']}")
+
+
+@app.command()
+def show(context: typer.Context, study: str, as_json: AsJson = False) -> None:
+    """Everything about one study: slots, rule, results, deliveries, timeline."""
+    config = _config(context)
+    found = parts.open_search(config).study(study)
+    if as_json:
+        _print_json(found)
+    else:
+        print(in_words(found, ZoneInfo(config.site.timezone)), end="")
+
+
+@app.command()
+def deliveries(
+    context: typer.Context,
+    state: Annotated[str | None, typer.Option(help="Only deliveries in this state.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries of result objects, newest first."""
+    found = parts.open_search(_config(context)).deliveries(state)
+    if as_json:
+        _print_json(found)
+        return
+    for one in found:
+        print(f"{one['id']:>8} {one['destination']:<16} {one['state']:<10} {one['sop_instance_uid']:<64} {one['reason']}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- decisions
+
+
+@app.command()
+def reprocess(
+    context: typer.Context,
+    study: list[str],
+    from_orthanc: Annotated[
+        bool, typer.Option("--from-orthanc", help="Fetch the images again by DICOMweb from [study] fetch_from.")
+    ] = False,
+    wait_seconds: Annotated[float, typer.Option("--wait", help="How long to wait for the worker's answer, in seconds.")] = 300.0,
+) -> None:
+    """Read studies again, with the model and the options of now. A new version is made only if its causes changed."""
+    config = _config(context)
+    archive, search = parts.open_archive(config), parts.open_search(config)
+    failed = False
+    for study_instance_uid in study:
+        if from_orthanc:
+            kept = fetch_and_keep(config, archive, parts.open_files(config), study_instance_uid)
+            print(f"{study_instance_uid}: {kept}")
+        request_id = uuid.uuid4().hex
+        archive.request_reprocess(study_instance_uid, request_id=request_id, person=getpass.getuser())
+        if not search.living("work"):
+            print(f"{study_instance_uid}: asked for, but no worker is running: start `fourview serve` (or `work`) and it will be read")
+            failed = True
+            continue
+        answer = _await(lambda: search.request(request_id), wait_seconds)  # noqa: B023
+        if answer is None:
+            print(f"{study_instance_uid}: no worker answered within {wait_seconds:g} s; it stays asked for (`fourview show`)")
+            failed = True
+        elif answer != "accepted":
+            print(f"{study_instance_uid}: {answer}")
+            failed = True
+        else:
+            done = _await(lambda: _settled(search.study(study_instance_uid)), wait_seconds)  # noqa: B023
+            print(f"{study_instance_uid}: {done or 'still being read (`fourview show`)'}")
+            failed = failed or done is None or done.startswith("failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _settled(study: Mapping[str, Any]) -> str | None:
+    return None if study["state"] == "analysing" else f"{study['state']}: {study['state_reason']}"
+
+
+def _await(question: Callable[[], str | None], seconds: float) -> str | None:
+    deadline = time.monotonic() + seconds
+    while (answer := question()) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return answer
+
+
+# ------------------------------------------------------------------------------------------------------------ without server
+
+
+@app.command()
+def analyse(
+    context: typer.Context,
+    path: list[Path],
+    card: Annotated[Path | None, typer.Option(help="The model card; default: that of the configuration.")] = None,
+    as_json: Annotated[bool, typer.Option("--json/--text", help="JSON (default) or a line per image.")] = True,
+) -> None:
+    """Read files or folders without a server: one result per image. Exit code 1 when an image could not be read."""
+    from listener.analyse import analyse_files, text_line
+
+    config = _config(context) if card is None else None
+    card_path = config.model.card if config is not None else card
+    assert card_path is not None
+    model_card = read_card(card_path)
+    allow_untrained = config.model.allow_untrained if config is not None else True
+    classifier = load_classifier(model_card, allow_untrained=allow_untrained, device=config.model.device if config else "auto")
+    results = analyse_files(path, model_card, classifier)
+    if as_json:
+        _print_json(results)
+    else:
+        for result in results:
+            print(text_line(result))
+    if not results or not all(result["success"] for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Option(help="Where the demonstration keeps its data.")] = Path(".demo")) -> None:
+    """Two real mammography exams through Orthanc and back, with untrained weights."""
+    from listener.demo import run_demo
+
+    raise typer.Exit(run_demo(folder, out=sys.stdout))
+
+
+@app.command()
+def check(context: typer.Context, as_json: AsJson = False) -> None:
+    """Everything that a deployment can get wrong: configuration, database, weights, destinations, Orthanc's view of us."""
+    findings = acceptance.check(_config(context))
+    if as_json:
+        _print_json([{"ok": finding.ok, "what": finding.what, "remedy": finding.remedy} for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}" + (f"\n     {finding.remedy}" if finding.remedy else ""))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@config_app.command("check")
+def config_check(context: typer.Context) -> None:
+    """Print every error of the configuration as file:line: key: what is wrong, what to write."""
+    config = _config(context)
+    print(f"{config.path}: ok ({len(config.rules)} rules, {len(config.pacs)} destinations)")
+
+
+@db_app.command("upgrade")
+def db_upgrade(context: typer.Context) -> None:
+    """Make the database's tables, or bring them to this release; also the workflow engine's."""
+    before, now = parts.upgrade_database(_config(context))
+    print(f"schema {before or '(none)'} -> {now}")
+
+
+@model_app.command("demo-weights")
+def model_demo_weights(context: typer.Context) -> None:
+    """Write seeded, UNTRAINED weights and their card into weights/ beside the configuration file."""
+    named = context.obj or Path(os.environ.get("FOURVIEW_CONFIG", "config.toml"))
+    written = write_demo_weights(named.resolve().parent / "weights")
+    print(f"{written} (untrained: its numbers are meaningless; needs allow_untrained = true)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,503 @@
+"""config.toml and the environment, checked and turned into frozen values.
+
+The keys are the fields of the classes below; docs/configuration.md describes each. `FOURVIEW_<TABLE>__<KEY>` in the environment overrides
+a key of a single table; a list is written there with commas. `load` finds every mistake in one go.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+import zoneinfo
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pipeline import rules
+from pipeline.rules import Action, Rule
+from pipeline.send import Pacs
+
+_PREFIX = "FOURVIEW_"
+_CONFIG_VARIABLE = "FOURVIEW_CONFIG"
+_DEFAULT_PATH = Path("config.toml")
+
+#: Keys whose values may hold a password: complaints never repeat them.
+_SECRET_KEYS = {"database", "url", "user", "password_file"}
+
+_LONGEST_WAIT_SECONDS = 4 * 3600
+
+
+class ConfigErrors(Exception):
+    """Everything that is wrong with the configuration, each as "file:line: key: what is wrong, what to write"."""
+
+    def __init__(self, complaints: list[str]) -> None:
+        super().__init__("\n".join(complaints))
+        self.complaints = complaints
+
+
+def _ae_title(text: str) -> str:
+    """PS3.5 6.2, VR AE: spaces around it do not count."""
+    title = text.strip(" ")
+    if not re.fullmatch(r"[ -\[\]-~]{1,16}", title):
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+def _listed(value: object) -> object:
+    """A list from the environment, where it is written with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _one_line(text: object) -> str:
+    if not isinstance(text, str) or not text.strip() or not text.isprintable():
+        raise ValueError("write a text that is not empty and has no control characters")
+    return text.strip()
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.:_%-]+", text):
+        raise ValueError('write a host name or an IP address, as in "127.0.0.1"')
+    return text
+
+
+def _timezone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        known = zoneinfo.available_timezones()
+        if not known:
+            raise ValueError("this machine has no time zone data; install the package tzdata") from None
+        raise ValueError(f"no such time zone{_suggestion(name, known) or '; write an IANA name, as in Europe/London'}") from None
+    return name
+
+
+def _database(url: str) -> str:
+    if url.startswith("postgresql+psycopg://") or re.fullmatch(r"sqlite:///[^?:][^?]*", url):
+        return url
+    raise ValueError("write sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME")
+
+
+def _web_address(url: str) -> str:
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError("write an address as in http://127.0.0.1:8042")
+    if "@" in parts.netloc:
+        raise ValueError("write the user and the password as user and password_file, not in the address")
+    return url.rstrip("/")
+
+
+def _condition(when: str) -> str:
+    rules.check(when)
+    return when
+
+
+_AETitle = Annotated[str, AfterValidator(_ae_title)]
+_Name = Annotated[str, Field(max_length=64), AfterValidator(_one_line)]
+_Host = Annotated[str, AfterValidator(_host)]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_FilePath = Annotated[Path, BeforeValidator(_one_line)]
+
+_CLOSED = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class _Table:
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site(_Table):
+    timezone: Annotated[str, AfterValidator(_timezone)] = "Europe/London"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dicom(_Table):
+    ae_title: _AETitle = "FOURVIEW"
+    host: _Host = "127.0.0.1"
+    port: _Port = 11112
+    accept_from: Annotated[tuple[_AETitle, ...], BeforeValidator(_listed)] = ()
+    max_associations: Annotated[int, Field(ge=1)] = 32
+    receivers: Annotated[int, Field(ge=1, le=64)] = 1
+    strict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Http(_Table):
+    host: _Host = "127.0.0.1"
+    port: _Port = 8080
+    allow_unauthenticated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store(_Table):
+    database: Annotated[str, AfterValidator(_database)] = field(default="sqlite:///data/fourview.db", repr=False)
+    files: _FilePath = Path("data/files")
+    min_free_gib: _AtLeastZero = 10
+    keep_images_days: _AtLeastZero = 7
+    keep_unfinished_days: _AtLeastZero = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(_Table):
+    wait_for_retake_seconds: _AtLeastZero = 60
+    give_up_after_seconds: Annotated[float, Field(ge=0, le=_LONGEST_WAIT_SECONDS, allow_inf_nan=False)] = 1800
+    when_incomplete: Literal["hold", "analyse", "ignore"] = "hold"
+    fetch_from: str = "orthanc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(_Table):
+    card: _FilePath = Path("weights/resnet50.toml")
+    allow_untrained: bool = False
+    engine: Literal["auto", "torch"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pacs(_Table):
+    name: _Name
+    ae_title: _AETitle
+    host: _Host
+    port: _Port
+    url: Annotated[str, AfterValidator(_web_address)] = ""
+    user: str = ""
+    password_file: str = ""
+    results: tuple[Literal["sr", "page"], ...] = ("sr", "page")
+    confirm: Literal["find", "dicomweb", "none"] = "find"
+    retry_days: _AtLeastZero = 3
+    accept_untrained: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule(_Table):
+    name: _Name
+    when: Annotated[str, AfterValidator(_condition)]
+    action: Action
+    send_to: tuple[str, ...] = ()
+
+
+#: The tables that occur once, and the lists of tables.
+SINGLE_TABLES: Mapping[str, type] = {"site": Site, "dicom": Dicom, "http": Http, "store": Store, "study": Study, "model": Model}
+LISTED_TABLES: Mapping[str, type] = {"pacs": _Pacs, "rule": _Rule}
+
+
+class _Settings(BaseModel):
+    model_config = _CLOSED
+
+    site: Site = Site()
+    dicom: Dicom = Dicom()
+    http: Http = Http()
+    store: Store = Store()
+    study: Study = Study()
+    model: Model = Model()
+    pacs: tuple[_Pacs, ...] = ()
+    rule: tuple[_Rule, ...] = ()
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration: paths are absolute, passwords are read, and `study.fetch_from` is "" when there is nowhere to fetch from."""
+
+    path: Path
+    site: Site
+    dicom: Dicom
+    http: Http
+    store: Store
+    study: Study
+    model: Model
+    pacs: tuple[Pacs, ...]
+    rules: tuple[Rule, ...]
+
+
+_Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where each key was written."""
+
+    path: Path
+    lines: Mapping[_Location, int]
+    variables: Mapping[tuple[str, str], str]  # key -> environment variable that gives it
+
+    def complaint(self, location: _Location, message: str) -> str:
+        key = ".".join(part for part in location if isinstance(part, str))
+        if variable := next((name for place, name in self.variables.items() if place == location[:2]), None):
+            return f"environment {variable}: {key}: {message}"
+        while location and location not in self.lines:
+            location = location[:-1]
+        return f"{self.path}:{self.lines.get(location, 1)}: {key}: {message}"
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read `path`, else the file that FOURVIEW_CONFIG names, else ./config.toml; raises ConfigErrors with every complaint at once.
+
+    Paths in the file are relative to its folder. Password files are read here, once.
+    """
+    path = path or Path(environ.get(_CONFIG_VARIABLE) or _DEFAULT_PATH)
+    text = _read(path)
+    try:
+        written = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigErrors([_syntax_complaint(path, text, str(error))]) from None
+    variables, complaints = _variables(environ)
+    source = _Source(path, _lines(text), variables)
+    merged = _merged(written, {location: environ[name] for location, name in variables.items()})
+    try:
+        settings = _Settings.model_validate(merged)
+    except ValidationError as error:
+        settings = None
+        for detail in error.errors(include_url=False, include_context=False):
+            complaints.append(source.complaint(*_in_words(detail)))
+    for location, message in _contradictions(merged, source):
+        complaints.append(source.complaint(location, message))
+    folder = path.absolute().parent
+    passwords: list[str] = []
+    for index, table in enumerate(_tables(written, "pacs")):
+        try:
+            passwords.append(_password(folder, table.get("password_file")))
+        except ValueError as error:
+            complaints.append(source.complaint(("pacs", index, "password_file"), str(error)))
+    if complaints or settings is None:
+        raise ConfigErrors(sorted(complaints, key=_by_line))
+    return _config(path.absolute(), settings, passwords)
+
+
+def _config(path: Path, settings: _Settings, passwords: list[str]) -> Config:
+    folder = path.parent
+    sources = {pacs.name for pacs in settings.pacs if pacs.url}
+    return Config(
+        path=path,
+        site=settings.site,
+        dicom=settings.dicom,
+        http=settings.http,
+        store=replace(settings.store, database=_absolute_database(settings.store.database, folder), files=folder / settings.store.files),
+        study=replace(settings.study, fetch_from=settings.study.fetch_from if settings.study.fetch_from in sources else ""),
+        model=replace(settings.model, card=folder / settings.model.card),
+        pacs=tuple(
+            Pacs(password=password, **{field.name: getattr(pacs, field.name) for field in fields(pacs) if field.name != "password_file"})
+            for pacs, password in zip(settings.pacs, passwords, strict=True)
+        ),
+        rules=tuple(Rule(rule.name, rule.when, rule.action, rule.send_to) for rule in settings.rule),
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        # Editors on Windows put a byte order mark in front.
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        advice = f"name yours with --config or {_CONFIG_VARIABLE}, or copy the config.toml that comes with Fourview"
+        raise ConfigErrors([f"{path}: no such file; {advice}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigErrors([f"{path}: is not UTF-8 text; save it as UTF-8"]) from None
+    except OSError as error:
+        raise ConfigErrors([f"{path}: cannot be read: {error.strerror}"]) from None
+
+
+def _syntax_complaint(path: Path, text: str, message: str) -> str:
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message, re.DOTALL)
+    if found is None:
+        return f"{path}:1: {message}"
+    line, column = (found[2], f" at column {found[3]}") if found[2] else (text.count("\n") + 1, "")
+    return f"{path}:{line}: {found[1]}{column}; write key = value, with texts in quotes"
+
+
+def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """The variables that set a key, and a complaint for each other one that begins like ours."""
+    known = {
+        f"{_PREFIX}{table}__{field.name}".upper(): (table, field.name) for table, keys in SINGLE_TABLES.items() for field in fields(keys)
+    }
+    ours = sorted(name for name in environ if name.startswith(_PREFIX) and name != _CONFIG_VARIABLE)
+    complaints = []
+    for name in ours:
+        if name in known:
+            continue
+        if name.split("__")[0] in {f"{_PREFIX}{table}".upper() for table in LISTED_TABLES}:
+            advice = "; [[pacs]] and [[rule]] can only be written in the configuration file"
+        else:
+            near = _near(name.removeprefix(_PREFIX), [variable.removeprefix(_PREFIX) for variable in (*known, _CONFIG_VARIABLE)])
+            advice = f"; did you mean {_PREFIX}{near}?" if near else f"; variables are named as in {_PREFIX}DICOM__PORT"
+        complaints.append(f"environment {name}: unknown variable{advice}")
+    return {known[name]: name for name in ours if name in known}, complaints
+
+
+def _merged(written: Mapping[str, Any], overrides: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    merged = dict(written)
+    for (table, key), value in overrides.items():
+        below = merged.get(table, {})
+        # What is not a table is left for the validation to complain of.
+        merged[table] = {**below, key: value} if isinstance(below, dict) else below
+    return merged
+
+
+def _tables(written: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The tables of a list, with an empty one in place of what is not a table."""
+    listed = written.get(name, [])
+    return [table if isinstance(table, dict) else {} for table in listed] if isinstance(listed, list) else []
+
+
+def _in_words(detail: Any) -> tuple[_Location, str]:
+    """Pydantic's error as location and words. Values are shown unless they may be secret; those of unknown keys always may."""
+    location: _Location = tuple(detail["loc"])
+    key = next(part for part in reversed(location) if isinstance(part, str))
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = list(_Settings.model_fields) if len(location) == 1 else _keys(location[0])
+        return location, "unknown key" + (_suggestion(key, known) or f"; the keys here are {', '.join(known)}")
+    if detail["type"] in ("missing", "missing_argument"):
+        return location, f"missing; write {key} = ..."
+    if detail["type"] in ("dataclass_type", "dict_type"):
+        header = f"[{key}]" if len(location) == 1 else f"[[{key}]]"
+        return location, f"must be a table; write {header} on a line of its own and the keys below it"
+    if detail["type"] == "tuple_type" and len(location) == 1:
+        return location, f"must be a list of tables; write [[{key}]]"
+    message = str(detail["msg"]).removeprefix("Value error, ").replace("Input should", "should", 1)
+    shown = detail.get("input")
+    secret = bool(_SECRET_KEYS & set(location)) or isinstance(shown, dict | list)
+    return location, message if secret or key == "when" else f"{message} (got {shown!r})"
+
+
+def _keys(table: str | int) -> list[str]:
+    return [field.name for field in fields({**SINGLE_TABLES, **LISTED_TABLES}[str(table)])]
+
+
+def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tuple[_Location, str]]:
+    """What is wrong between keys that are right by themselves. Works on what was written, whether or not it is valid."""
+    names: list[str] = []
+    for index, table in enumerate(_tables(merged, "pacs")):
+        name = str(table.get("name", "")).strip()
+        if name and name in names:
+            yield ("pacs", index, "name"), f"there is already a [[pacs]] named {name!r}; names must differ"
+        names.append(name)
+        if table.get("confirm") == "dicomweb" and not table.get("url"):
+            yield ("pacs", index, "confirm"), "needs url, the address of the PACS's DICOMweb"
+    rule_names: list[str] = []
+    for index, table in enumerate(_tables(merged, "rule")):
+        name = str(table.get("name", "")).strip()
+        if name and name in rule_names:
+            yield ("rule", index, "name"), f"there is already a [[rule]] named {name!r}; names must differ"
+        rule_names.append(name)
+        send_to = table.get("send_to")
+        for destination in send_to if isinstance(send_to, list) else ():
+            if destination not in names:
+                yield ("rule", index, "send_to"), f"no [[pacs]] is named {destination!r}{_suggestion(str(destination), names)}"
+        if send_to and table.get("action") == Action.IGNORE:
+            yield ("rule", index, "send_to"), "an ignored study has no results to send; leave send_to out"
+    if "rule" not in merged:
+        yield ("rule",), "there is no [[rule]], so nothing would be analysed; write one"
+    yield from _contradictions_of_tables(merged, names, source)
+
+
+def _contradictions_of_tables(merged: Mapping[str, Any], names: list[str], source: _Source) -> Iterator[tuple[_Location, str]]:
+    def value(table: str, key: str) -> Any:
+        keys = merged.get(table, {})
+        return keys.get(key) if isinstance(keys, dict) else None
+
+    fetch_from = value("study", "fetch_from")
+    if isinstance(fetch_from, str) and fetch_from:
+        if fetch_from not in names:
+            yield ("study", "fetch_from"), f"no [[pacs]] is named {fetch_from!r}{_suggestion(fetch_from, names)}"
+        elif not _tables(merged, "pacs")[names.index(fetch_from)].get("url"):
+            yield ("study", "fetch_from"), f"the [[pacs]] {fetch_from!r} has no url, and images are fetched by DICOMweb"
+    host = value("http", "host")
+    if isinstance(host, str) and not _is_loopback(host) and not _is_true(value("http", "allow_unauthenticated")):
+        yield (
+            ("http", "host"),
+            f"{host!r} lets other machines read patient data without a password; write 127.0.0.1 and put a proxy that "
+            "authenticates in front, or set allow_unauthenticated = true",
+        )
+    database = value("store", "database")
+    if isinstance(database, str) and ("store", "database") not in source.variables and re.match(r"[^/]*//[^/@]*:[^/]*@", database):
+        yield (
+            ("store", "database"),
+            f"a password does not belong in this file; set {_PREFIX}STORE__DATABASE or use PostgreSQL's PGPASSFILE",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_true(value: object) -> bool:
+    """Also of a variable's text, before validation."""
+    return str(value).lower() in ("true", "1", "yes", "on", "y", "t")
+
+
+def _password(folder: Path, name: object) -> str:
+    """The first line of a file; what it says appears in no complaint."""
+    if not isinstance(name, str) or not name:
+        return ""
+    try:
+        password = (folder / name).read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not UTF-8 text; write the password, and nothing else, into it") from None
+    except OSError as error:
+        raise ValueError(
+            f"{name} cannot be read ({error.strerror}); make the file, readable by this user, with the password in it"
+        ) from None
+    if not password or "\n" in password:
+        raise ValueError(f"{name} must hold the password on one line, and nothing else")
+    return password
+
+
+def _absolute_database(url: str, folder: Path) -> str:
+    prefix = "sqlite:///"
+    return prefix + str(folder / url.removeprefix(prefix)) if url.startswith(prefix) else url
+
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?")
+_KEY = re.compile(r"\s*([\w\"'.-]+)\s*=")
+
+
+def _lines(text: str) -> dict[_Location, int]:
+    """Line numbers, from 1, of tables and keys; tomllib keeps none. Reads only text that tomllib has accepted."""
+    lines: dict[_Location, int] = {}
+    table: _Location = ()
+    counts: dict[str, int] = {}
+    open_quotes = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if open_quotes:
+            open_quotes = "" if open_quotes in line else open_quotes
+            continue
+        if header := _HEADER.fullmatch(line):
+            name = header[2].strip("\"'")
+            table = (name,)
+            if header[1] == "[[":
+                lines.setdefault((name,), number)
+                table = (name, counts.get(name, 0))
+                counts[name] = counts.get(name, 0) + 1
+            lines.setdefault(table, number)
+        elif key := _KEY.match(line):
+            lines.setdefault((*table, *(part.strip(" \"'") for part in key[1].split("."))), number)
+            open_quotes = next((quotes for quotes in ('"""', "'''") if line.count(quotes) == 1), "")
+    return lines
+
+
+def _by_line(complaint: str) -> tuple[int, str]:
+    """Complaints of the file in its order; those of the environment, which have no line, first."""
+    found = re.match(r".*?:(\d+): ", complaint)
+    return (int(found[1]) if found else 0, complaint)
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    near = _near(word, known)
+    return f"; did you mean {near}?" if near else ""

@@ -1,0 +1,42 @@
+"""A study fetched from a PACS comes in by the same door as one that was sent: the same checks, the same keeping (PS3.18 10.4)."""
+
+from __future__ import annotations
+
+import secrets
+
+from listener.config import Config
+from listener.scp import KEPT, Refused, check_uids, ignored_because, keep_file, read_keys
+from pipeline.orthanc import FetchFailed, fetch_study
+from store.archive import Archive, Kept
+from store.files import Files
+
+
+def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instance_uid: str) -> str:
+    """Fetch a study's mammograms from `[study] fetch_from` and keep them; what was done, in words. Raises FetchFailed."""
+    pacs = next((one for one in config.pacs if one.name == config.study.fetch_from), None)
+    if pacs is None:
+        raise FetchFailed("there is nowhere to fetch from: name a [[pacs]] with a url in [study] fetch_from", worth_retrying=False)
+    counts: dict[str, int] = {}
+    for ds in fetch_study(pacs, study_instance_uid):
+        received = files.incoming / f"{secrets.token_hex(16)}.dcm"
+        try:
+            ds.save_as(received, enforce_file_format=True)
+            keys = read_keys(received)
+            check_uids(keys)
+            kept = keep_file(
+                keys,
+                received,
+                ignored_because(keys, KEPT),
+                archive=archive,
+                files=files,
+                calling_ae_title=pacs.ae_title,
+                called_ae_title=config.dicom.ae_title,
+                origin="fetched",
+            ).value
+        except Refused as refused:
+            kept = f"refused ({refused.comment})"
+        finally:
+            received.unlink(missing_ok=True)
+        counts[kept] = counts.get(kept, 0) + 1
+    words = {Kept.NEW.value: "new", Kept.DUPLICATE.value: "known already"}
+    return f"fetched from {pacs.name}: " + ", ".join(f"{count} {words.get(kept, kept)}" for kept, count in sorted(counts.items()))

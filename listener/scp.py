@@ -1,0 +1,616 @@
+"""The Storage and Verification SCP (PS3.4 annexes B and A): what arrives is kept, then answered.
+
+0x0000 means kept: the file is synced and renamed and its row is committed. The callback reads the identifying attributes and nothing
+else: it decodes no pixels, applies no rule and resolves no view, since the sender waits for the answer (Orthanc for ten seconds).
+What is not analysed is accepted as well and ignored, with a row and without a file: one failure status ends many senders' job, and
+the views behind the refused object would never come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import re
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from pathlib import Path
+from socketserver import BaseServer
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol, Self, cast
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
+from pynetdicom import AE, evt
+from pynetdicom.transport import ThreadedAssociationServer
+
+from listener.guard import Limits, guard
+from pipeline.decode import DECODABLE
+from pipeline.send import configure_pynetdicom
+from store.archive import Busy, Kept, Reception
+from store.files import Files
+
+LOG = logging.getLogger(__name__)
+
+VERIFICATION = "1.2.840.10008.1.1"
+_MIB = 1024**2
+
+
+class OnArrival(Enum):
+    """What becomes of an instance of a SOP class, unless the site's model reads more (`kept_sop_classes`)."""
+
+    KEEP = "an image that may be analysed"
+    KEEP_KEY_OBJECT = "a note about images, for instance that one was rejected"
+    IGNORE = "accepted, recorded without its file, never analysed"
+
+
+@dataclass(frozen=True)
+class SopClass:
+    """One row of the conformance statement; `reason` says why it is ignored."""
+
+    uid: str
+    name: str
+    on_arrival: OnArrival
+    reason: str = ""
+    is_image: bool = True
+    limit_bytes: int = 2048 * _MIB
+
+    @property
+    def transfer_syntaxes(self) -> tuple[str, ...]:
+        """In our order of preference, which decides (PS3.8 9.3.3.2 leaves the choice to the acceptor)."""
+        return DECODABLE if self.is_image else (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+_KEEP, _KEY_OBJECT, _IGNORE = OnArrival.KEEP, OnArrival.KEEP_KEY_OBJECT, OnArrival.IGNORE
+_RAW_PIXELS = "For Processing pixels: no model here was trained on them"
+_TOMO = "tomosynthesis: it is not one of the four views"
+_NOT_MAMMOGRAPHY = "not an image of the mammography classes"
+_CAPTURE = "secondary capture: a copy, a print-out or another program's page, not the image"
+_REPORT = "a report, not an image"
+_STATE = "a presentation state: it changes how an image looks, not what it is"
+_DERIVED = "derived or raw data, not an image to be read"
+
+#: Every SOP class that is negotiated. Storage Commitment is left out: Fourview is no archive and promises none.
+SOP_CLASSES: tuple[SopClass, ...] = (
+    SopClass("1.2.840.10008.5.1.4.1.1.1.2", "Digital Mammography X-Ray - For Presentation", _KEEP, limit_bytes=200 * _MIB),
+    SopClass("1.2.840.10008.5.1.4.1.1.88.59", "Key Object Selection Document", _KEY_OBJECT, is_image=False, limit_bytes=200 * _MIB),
+    SopClass("1.2.840.10008.5.1.4.1.1.1.2.1", "Digital Mammography X-Ray - For Processing", _IGNORE, _RAW_PIXELS, limit_bytes=200 * _MIB),
+    SopClass("1.2.840.10008.5.1.4.1.1.13.1.3", "Breast Tomosynthesis", _IGNORE, _TOMO),
+    SopClass("1.2.840.10008.5.1.4.1.1.13.1.4", "Breast Projection X-Ray - For Presentation", _IGNORE, _TOMO),
+    SopClass("1.2.840.10008.5.1.4.1.1.13.1.5", "Breast Projection X-Ray - For Processing", _IGNORE, _TOMO),
+    SopClass("1.2.840.10008.5.1.4.1.1.1.1", "Digital X-Ray - For Presentation", _IGNORE, _NOT_MAMMOGRAPHY),
+    SopClass("1.2.840.10008.5.1.4.1.1.1.1.1", "Digital X-Ray - For Processing", _IGNORE, _NOT_MAMMOGRAPHY),
+    SopClass("1.2.840.10008.5.1.4.1.1.1", "Computed Radiography", _IGNORE, _NOT_MAMMOGRAPHY),
+    SopClass("1.2.840.10008.5.1.4.1.1.7", "Secondary Capture", _IGNORE, _CAPTURE),
+    SopClass("1.2.840.10008.5.1.4.1.1.7.1", "Multi-frame Single Bit Secondary Capture", _IGNORE, _CAPTURE),
+    SopClass("1.2.840.10008.5.1.4.1.1.7.2", "Multi-frame Grayscale Byte Secondary Capture", _IGNORE, _CAPTURE),
+    SopClass("1.2.840.10008.5.1.4.1.1.7.3", "Multi-frame Grayscale Word Secondary Capture", _IGNORE, _CAPTURE),
+    SopClass("1.2.840.10008.5.1.4.1.1.7.4", "Multi-frame True Color Secondary Capture", _IGNORE, _CAPTURE),
+    SopClass("1.2.840.10008.5.1.4.1.1.2", "CT", _IGNORE, _NOT_MAMMOGRAPHY),
+    SopClass("1.2.840.10008.5.1.4.1.1.88.11", "Basic Text SR", _IGNORE, _REPORT, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.88.22", "Enhanced SR", _IGNORE, _REPORT, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.88.33", "Comprehensive SR", _IGNORE, _REPORT, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.88.34", "Comprehensive 3D SR", _IGNORE, _REPORT, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.88.50", "Mammography CAD SR", _IGNORE, _REPORT, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.88.67", "X-Ray Radiation Dose SR", _IGNORE, _REPORT, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.11.1", "Grayscale Softcopy Presentation State", _IGNORE, _STATE, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.11.2", "Color Softcopy Presentation State", _IGNORE, _STATE, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.11.3", "Pseudo-Color Softcopy Presentation State", _IGNORE, _STATE, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.11.4", "Blending Softcopy Presentation State", _IGNORE, _STATE, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.11.8", "Advanced Blending Presentation State", _IGNORE, _STATE, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.104.1", "Encapsulated PDF", _IGNORE, _REPORT, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.66", "Raw Data", _IGNORE, _DERIVED, is_image=False),
+    SopClass("1.2.840.10008.5.1.4.1.1.66.4", "Segmentation", _IGNORE, _DERIVED),
+    SopClass("1.2.840.10008.5.1.4.1.1.30", "Parametric Map", _IGNORE, _DERIVED),
+    SopClass("1.2.840.10008.5.1.4.1.1.6.1", "Ultrasound", _IGNORE, _NOT_MAMMOGRAPHY),
+    SopClass("1.2.840.10008.5.1.4.1.1.3.1", "Ultrasound Multi-frame", _IGNORE, _NOT_MAMMOGRAPHY),
+    SopClass("1.2.840.10008.5.1.4.1.1.4", "MR", _IGNORE, _NOT_MAMMOGRAPHY),
+    SopClass("1.2.840.10008.5.1.4.1.1.4.1", "Enhanced MR", _IGNORE, _NOT_MAMMOGRAPHY),
+)
+
+_BY_UID: Mapping[str, SopClass] = {sop_class.uid: sop_class for sop_class in SOP_CLASSES}
+
+#: What a model that reads presentation images needs.
+KEPT: frozenset[str] = frozenset(sop_class.uid for sop_class in SOP_CLASSES if sop_class.on_arrival is not OnArrival.IGNORE)
+
+
+class Status(IntEnum):
+    """What we answer to a C-STORE (PS3.7 C, PS3.4 B.2.3)."""
+
+    SUCCESS = 0x0000  # kept, or ignored on purpose
+    SOP_CLASS_NOT_SUPPORTED = 0x0122  # only under `strict`
+    OUT_OF_RESOURCES = 0xA700  # the only one that asks to try again
+    DOES_NOT_MATCH = 0xA900
+    INVALID_UID = 0xC001
+    CANNOT_PARSE = 0xC002
+    TOO_LARGE = 0xC003
+    UNEXPECTED = 0xC211  # a fault of ours; the log has it
+
+
+class Refused(Exception):
+    """An instance that is not kept. `comment` becomes the Error Comment (0000,0902): at most 64 characters, nothing of the patient."""
+
+    def __init__(self, status: Status, comment: str) -> None:
+        super().__init__(comment)
+        self.status = status
+        self.comment = comment[:64]
+
+
+class CannotListen(Exception):
+    """The port could not be opened; the text says why and what to do."""
+
+
+_LISTEN_ERRORS = {
+    errno.EADDRINUSE: "another program uses this port: stop it (`ss -ltnp` shows which) or set another `port` under [dicom]",
+    errno.EADDRNOTAVAIL: "this machine has no such address: set `host` under [dicom] to one of its own, or to 0.0.0.0 for all",
+    errno.EACCES: "ports below 1024 need a privilege: set a `port` above 1023 under [dicom]",
+}
+#: The volume is full, or our share of it.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", re.ASCII)
+_UID_KEYWORDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_TEXT_KEYWORDS = ("Modality", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+_TAGS: tuple[BaseTag | int, ...] = tuple(
+    BaseTag(tag_for_keyword(keyword) or 0) for keyword in ("SpecificCharacterSet", *_UID_KEYWORDS, *_TEXT_KEYWORDS)
+)
+_PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """What is read from a data set on arrival. UIDs may still be missing ("") or malformed; text is without padding and NUL."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    modality: str
+    patient_id: str = field(repr=False)
+    issuer_of_patient_id: str = field(repr=False)
+    patient_name: str = field(repr=False)
+    patient_birth_date: str = field(repr=False)
+    file_hash: str  # SHA-256 of the data set as received, without group 0002, as 64 hex digits
+    size_bytes: int  # of the data set
+    damage: str  # "" or, in words, what is missing of it
+
+
+def read_keys(path: Path) -> Keys:
+    """The keys of the Part 10 file at `path`, without decoding pixels.
+
+    A character set decides nothing: a name that cannot be decoded is kept with its bytes as backslash escapes.
+    Raises Refused(CANNOT_PARSE) when it is no data set, OSError when the file cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            read_preamble(file, force=False)
+            meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2)
+            start = file.tell()
+            transfer_syntax_uid = UID(meta.TransferSyntaxUID)
+            ds = read_dataset(
+                file,
+                is_implicit_VR=transfer_syntax_uid.is_implicit_VR,
+                is_little_endian=True,
+                stop_when=lambda tag, vr, length: tag in _PIXEL_DATA,
+                specific_tags=list(_TAGS),
+            )
+        except OSError:
+            raise
+        except Exception as error:
+            # A hostile data set makes pydicom raise nearly anything (RecursionError, KeyError, struct.error ...), and we answer it here.
+            raise Refused(Status.CANNOT_PARSE, f"the data set cannot be parsed: {type(error).__name__}") from error
+        damage = _damage(ds, file, size)
+        file.seek(start)
+        file_hash = hashlib.file_digest(file, "sha256").hexdigest()
+    values = {keyword: _raw(ds, keyword) for keyword in (*_UID_KEYWORDS, *_TEXT_KEYWORDS)}
+    encodings = _encodings(_raw(ds, "SpecificCharacterSet"))
+    return Keys(
+        sop_class_uid=_ascii(values["SOPClassUID"]),
+        sop_instance_uid=_ascii(values["SOPInstanceUID"]),
+        study_instance_uid=_ascii(values["StudyInstanceUID"]),
+        series_instance_uid=_ascii(values["SeriesInstanceUID"]),
+        transfer_syntax_uid=str(transfer_syntax_uid),
+        modality=_ascii(values["Modality"]),
+        patient_id=_text(values["PatientID"], encodings),
+        issuer_of_patient_id=_text(values["IssuerOfPatientID"], encodings),
+        patient_name=_text(values["PatientName"], encodings, is_name=True),
+        patient_birth_date=_ascii(values["PatientBirthDate"]),
+        file_hash=file_hash,
+        size_bytes=size - start,
+        damage=damage,
+    )
+
+
+def _raw(ds: Dataset, keyword: str) -> bytes:
+    if keyword not in ds:
+        return b""
+    value = ds.get_item(keyword).value
+    if isinstance(value, bytes):
+        return value
+    return str(value or "").encode("ascii", "backslashreplace")  # pydicom has converted it already
+
+
+def _encodings(specific_character_set: bytes) -> list[str]:
+    try:
+        return convert_encodings(_ascii(specific_character_set).split("\\"))
+    except (LookupError, ValueError):
+        return ["ascii"]
+
+
+def _ascii(value: bytes) -> str:
+    return value.decode("ascii", "backslashreplace").replace("\0", "").strip()
+
+
+def _text(value: bytes, encodings: list[str], *, is_name: bool = False) -> str:
+    try:
+        text = str(PersonName(value, encodings)) if is_name else decode_bytes(value, encodings, set(TEXT_VR_DELIMS))
+    except (LookupError, ValueError):
+        return _ascii(value)
+    # pydicom replaces what it cannot decode, and the name would be lost.
+    return _ascii(value) if "\ufffd" in text else text.replace("\0", "").strip()
+
+
+def _damage(ds: Dataset, file: BinaryIO, size: int) -> str:
+    """What is missing at the end, in words: pydicom takes a short value for whole. `file` stands at the pixel data or at the end."""
+    position = file.tell()
+    short = any(
+        isinstance(element, RawDataElement) and element.length not in (_UNDEFINED_LENGTH, len(element.value or b""))
+        for element in ds.values()
+    )
+    if short or position > size:
+        return "the data set ends within a value"
+    head = file.read(12)
+    if not head:
+        return ""
+    is_explicit = head[4:6].isalpha()
+    if len(head) < (12 if is_explicit else 8):
+        return "the data set ends within a value"
+    length = int.from_bytes(head[8:12] if is_explicit else head[4:8], "little")
+    position += 12 if is_explicit else 8
+    if length == _UNDEFINED_LENGTH:
+        return _damaged_fragments(file, position, size)
+    return "" if position + length <= size else f"the pixel data ends after {size - position} of {length} bytes"
+
+
+def _damaged_fragments(file: BinaryIO, position: int, size: int) -> str:
+    """PS3.5 A.4: items until the sequence delimiter. A delimiter that is left out harms nobody."""
+    while position < size:
+        file.seek(position)
+        head = file.read(8)
+        if head.startswith(_SEQUENCE_END):
+            return ""
+        if len(head) < 8 or not head.startswith(_ITEM):
+            return "the compressed pixel data is not a sequence of items"
+        position += 8 + int.from_bytes(head[4:8], "little")
+    return "" if position == size else "the compressed pixel data ends within an item"
+
+
+class Keeps(Protocol):
+    """The one method of `store.archive.Archive` that reception needs; called from many threads at once."""
+
+    def keep(self, reception: Reception) -> Kept:
+        """Durable when it returns; raises Busy when the database stayed locked or is away."""
+
+
+class StorageScp:
+    """Listens on one port. Several processes may share it with `reuse_port`: Linux gives each connection to one of them.
+
+    The settings of pynetdicom and `tempfile.tempdir` are process-wide: one process, one folder of incoming files.
+    """
+
+    def __init__(
+        self,
+        *,
+        ae_title: str,
+        host: str,
+        port: int,
+        archive: Keeps,
+        files: Files,
+        accept_from: Collection[str] = (),
+        max_associations: int = 32,
+        kept_sop_classes: frozenset[str] = KEPT,
+        strict: bool = False,
+        min_free_bytes: int = 0,
+        reuse_port: bool = False,
+        wake: Callable[[], None] | None = None,
+        limits: Limits | None = None,
+        acse_seconds: float = 15.0,
+        network_seconds: float = 60.0,
+    ) -> None:
+        unknown = kept_sop_classes - _BY_UID.keys()
+        if unknown:
+            raise ValueError(f"these SOP classes are not negotiated and cannot be kept: {', '.join(sorted(unknown))}")
+        self.host = host
+        self.port = port  # after `start`, the real one where 0 was asked for
+        self._archive = archive
+        self._files = files
+        self._kept = kept_sop_classes
+        self._strict = strict
+        self._min_free_bytes = min_free_bytes
+        self._reuse_port = reuse_port
+        self._wake = wake
+        self._limits = limits or Limits()
+        self._server: _Server | None = None
+        self._ae = AE(ae_title=ae_title)
+        self._ae.require_called_aet = True
+        self._ae.require_calling_aet = list(accept_from)
+        self._ae.maximum_associations = max_associations
+        self._ae.maximum_pdu_size = self._limits.pdu_bytes // 2
+        self._ae.acse_timeout = acse_seconds
+        self._ae.dimse_timeout = network_seconds
+        self._ae.network_timeout = network_seconds
+        self._ae.add_supported_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        for sop_class in SOP_CLASSES:
+            self._ae.add_supported_context(sop_class.uid, list(sop_class.transfer_syntaxes))
+
+    def start(self) -> Self:
+        """Listen. Raises CannotListen."""
+        configure_pynetdicom()
+        tempfile.tempdir = str(self._files.incoming)
+        callbacks: list[evt.EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, guard, [self._limits]),
+            (evt.EVT_REJECTED, handle_rejected),
+            (evt.EVT_C_ECHO, handle_echo),
+            (evt.EVT_C_STORE, self.handle_store),
+        ]
+        try:
+            kind = _SharingServer if self._reuse_port else _Server
+            server = cast(_Server, self._ae.make_server((self.host, self.port), evt_handlers=callbacks, server_class=kind))
+        except OSError as error:
+            advice = _LISTEN_ERRORS.get(error.errno or 0, f"{error.strerror or error}: check `host` and `port` under [dicom]")
+            raise CannotListen(f"cannot listen on {self.host}:{self.port}: {advice}") from error
+        self._server = server
+        self.port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="scp", daemon=True).start()
+        LOG.info("listening ae_title=%s host=%s port=%d", self._ae.ae_title, self.host, self.port)
+        return self
+
+    def shutdown(self, *, grace_seconds: float = 10.0) -> None:
+        """Stop listening. Running associations may finish within `grace_seconds`, then they are aborted; nothing answered is lost."""
+        if self._server is None:
+            return
+        self._server.shutdown()
+        self._server = None
+        give_up_at = time.monotonic() + grace_seconds
+        while self._ae.active_associations and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        for assoc in self._ae.active_associations:
+            assoc.abort()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.shutdown()
+
+    def handle_store(self, event: Any) -> Dataset:
+        """evt.EVT_C_STORE: the status for one instance. Leaves no file in `incoming`, whatever happens."""
+        started = time.monotonic()
+        received: Path = event.dataset_path
+        size_bytes = received.stat().st_size
+        keys: Keys | None = None
+        status, comment = Status.SUCCESS, ""
+        try:
+            self._check_space()
+            keys = read_keys(received)
+            outcome = self._store(event, received, keys)
+        except Refused as refusal:
+            outcome, status, comment = "refused", refusal.status, refusal.comment
+        except Exception:
+            # The only place between a surprise and the sender: without an answer he would wait and abort, and the cause would be nowhere.
+            LOG.exception("reception failed sop_instance_uid=%s", _printable(event.request.AffectedSOPInstanceUID))
+            outcome, status, comment = "failed", Status.UNEXPECTED, "internal error of the receiver; its log says more"
+        finally:
+            received.unlink(missing_ok=True)
+        LOG.log(
+            logging.INFO if status is Status.SUCCESS else logging.WARNING,
+            "instance outcome=%r status=0x%04X study_instance_uid=%s sop_instance_uid=%s sop_class_uid=%s calling_ae_title=%s "
+            "size_bytes=%d milliseconds=%d comment=%r",
+            outcome,
+            status,
+            _printable(keys.study_instance_uid if keys else ""),
+            _printable(event.request.AffectedSOPInstanceUID),
+            _printable(event.request.AffectedSOPClassUID),
+            _printable(event.assoc.requestor.ae_title),
+            size_bytes,
+            (time.monotonic() - started) * 1000,
+            comment,
+        )
+        answer = Dataset()
+        answer.Status = int(status)
+        if comment:
+            answer.ErrorComment = comment
+        return answer
+
+    def _check_space(self) -> None:
+        if self._files.free_bytes() < self._min_free_bytes:
+            raise Refused(Status.OUT_OF_RESOURCES, "the disk is nearly full; try again later")
+
+    def _store(self, event: Any, received: Path, keys: Keys) -> str:
+        """Keep one instance; returns a word for the log or raises Refused."""
+        self._check(keys, event.request)
+        ignored = ignored_because(keys, self._kept)
+        if ignored and self._strict:
+            raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, f"not accepted: {ignored}")
+        kept = keep_file(
+            keys,
+            received,
+            ignored,
+            archive=self._archive,
+            files=self._files,
+            calling_ae_title=event.assoc.requestor.ae_title,
+            called_ae_title=event.assoc.requestor.primitive.called_ae_title,
+        )
+        if kept is Kept.NEW and self._wake is not None:
+            with contextlib.suppress(OSError):  # a worker that cannot be woken finds the row by itself
+                self._wake()
+        return kept.value
+
+    def _check(self, keys: Keys, request: Any) -> None:
+        check_uids(keys)
+        if _stripped(request.AffectedSOPClassUID) != keys.sop_class_uid:
+            raise Refused(Status.DOES_NOT_MATCH, "SOPClassUID differs between command and data set")
+        if _stripped(request.AffectedSOPInstanceUID) != keys.sop_instance_uid:
+            raise Refused(Status.DOES_NOT_MATCH, "SOPInstanceUID differs between command and data set")
+        if keys.sop_class_uid not in _BY_UID:  # sent under another class's presentation context
+            raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, "this SOP class was not negotiated")
+        limit = _BY_UID[keys.sop_class_uid].limit_bytes
+        if keys.size_bytes > limit:
+            raise Refused(Status.TOO_LARGE, f"larger than {limit // _MIB} MiB")
+
+
+def check_uids(keys: Keys) -> None:
+    """Raise Refused when a UID that we need is missing or none."""
+    values = (keys.sop_class_uid, keys.sop_instance_uid, keys.study_instance_uid, keys.series_instance_uid)
+    for keyword, value in zip(_UID_KEYWORDS, values, strict=True):
+        if not value and keys.damage:
+            raise Refused(Status.CANNOT_PARSE, keys.damage)
+        if not value:
+            raise Refused(Status.INVALID_UID, f"{keyword} is missing")
+        if not is_uid(value):
+            raise Refused(Status.INVALID_UID, f"{keyword} is not a UID (PS3.5 9.1)")
+
+
+def ignored_because(keys: Keys, kept_sop_classes: Collection[str]) -> str:
+    """Why only a row is kept of an instance, in words; "" when it is kept whole. Raises Refused when what would be kept is damaged."""
+    sop_class = _BY_UID.get(keys.sop_class_uid)
+    if keys.sop_class_uid not in kept_sop_classes:
+        return (sop_class.reason if sop_class else "") or "no model here reads this class"
+    if keys.damage:
+        raise Refused(Status.CANNOT_PARSE, keys.damage)
+    return ""
+
+
+def keep_file(
+    keys: Keys,
+    received: Path,
+    ignored: str,
+    *,
+    archive: Keeps,
+    files: Files,
+    calling_ae_title: str,
+    called_ae_title: str,
+    origin: str = "received",
+) -> Kept:
+    """Keep the finished file `received`, or only its row; durable when it returns. Raises Refused(OUT_OF_RESOURCES) when it cannot be now."""
+    try:
+        file_name = None if ignored else files.adopt(received)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise Refused(Status.OUT_OF_RESOURCES, "the disk is full; try again later") from error
+    reception = Reception(
+        study_instance_uid=keys.study_instance_uid,
+        series_instance_uid=keys.series_instance_uid,
+        sop_instance_uid=keys.sop_instance_uid,
+        sop_class_uid=keys.sop_class_uid,
+        transfer_syntax_uid=keys.transfer_syntax_uid,
+        modality=keys.modality,
+        patient_id=keys.patient_id,
+        issuer_of_patient_id=keys.issuer_of_patient_id,
+        patient_name=keys.patient_name,
+        patient_birth_date=keys.patient_birth_date,
+        calling_ae_title=_stripped(calling_ae_title),
+        called_ae_title=_stripped(called_ae_title),
+        size_bytes=keys.size_bytes,
+        file_hash=keys.file_hash,
+        file_name=file_name,
+        ignored=ignored,
+        origin=origin,
+    )
+    try:
+        kept = archive.keep(reception)
+    except Busy as busy:
+        # The file stays: a commit whose answer was lost may stand, and then its row links to it. Without a row it goes after a day.
+        raise Refused(Status.OUT_OF_RESOURCES, "the database is busy or away; try again later") from busy
+    if file_name is not None and kept is not Kept.NEW:
+        files.remove(file_name)
+    return kept
+
+
+def handle_echo(event: Any) -> int:
+    """evt.EVT_C_ECHO: we are here."""
+    LOG.info("echo calling_ae_title=%s", _printable(event.assoc.requestor.ae_title))
+    return Status.SUCCESS
+
+
+#: PS3.8 9.3.4: (result, source, diagnostic) of the rejections that we give.
+_REJECTIONS: dict[tuple[int, int, int], str] = {
+    (1, 1, 3): "calling AE title not in accept_from",
+    (1, 1, 7): "called AE title is not ours",
+    (2, 3, 2): "more associations than max_associations",
+}
+
+
+def handle_rejected(event: Any) -> None:
+    """evt.EVT_REJECTED: one line that says who was turned away and why."""
+    rejection = event.assoc.acceptor.primitive
+    given = (rejection.result, rejection.result_source, rejection.diagnostic)
+    LOG.warning(
+        "association rejected reason=%r calling_ae_title=%s called_ae_title=%s peer=%s",
+        _REJECTIONS.get(given, f"result, source, diagnostic {given}"),
+        _printable(event.assoc.requestor.ae_title),
+        _printable(event.assoc.requestor.primitive.called_ae_title),
+        event.assoc.requestor.address,
+    )
+
+
+def is_uid(value: str) -> bool:
+    """PS3.5 9.1: numbers without leading zeros, joined by dots, at most 64 characters."""
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
+
+
+def remove_abandoned(incoming: Path, older_than_seconds: float, now: float) -> int:
+    """Remove what aborted transfers and killed receivers left in `incoming`; the number of files. `now` in seconds since the epoch."""
+    removed = 0
+    for path in incoming.glob("*.dcm"):
+        with contextlib.suppress(FileNotFoundError):  # another receiver was quicker
+            if now - path.stat().st_mtime > older_than_seconds:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _stripped(value: str | None) -> str:
+    return str(value or "").replace("\0", "").strip()
+
+
+def _printable(value: str | None) -> str:
+    """For the log: what a peer wrote cannot begin a new line there."""
+    return ascii(_stripped(value)[:64])[1:-1]
+
+
+class _Server(ThreadedAssociationServer):
+    """pynetdicom's server, which `AE.start_server` makes without letting anybody choose these."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def shutdown(self) -> None:
+        """Stop accepting; `AE` knows nothing of this server, so the parent's book-keeping does not apply."""
+        BaseServer.shutdown(self)
+        self.server_close()
+
+
+class _SharingServer(_Server):
+    """One of several processes on the same port: Linux gives each connection to one of them."""
+
+    def server_bind(self) -> None:
+        cast(socket.socket, self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()

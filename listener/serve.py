@@ -1,0 +1,162 @@
+"""Starts and watches the processes of one host: receivers, worker, web. One exclusive lock per data folder; children end with their parent.
+
+A child is a `fourview` command of its own. It holds the reading end of a pipe whose writing end only its parent has: when the parent dies,
+however suddenly, the pipe closes and the child ends at once. Nothing acknowledged is lost by that (PS3.4 B.2.3), so there is nothing to wait for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+log = logging.getLogger(__name__)
+
+#: A child that dies is started again after this long, doubled with each death, back to the first after a minute of life.
+FIRST_RESTART_SECONDS = 0.5
+LONGEST_RESTART_SECONDS = 30.0
+#: How long children may finish what they do after SIGTERM.
+GRACE_SECONDS = 15.0
+
+
+class CannotServe(Exception):
+    """The processes cannot be started; the message says why and what to do."""
+
+
+@contextmanager
+def exclusive(lock: Path, what: str) -> Iterator[None]:
+    """Hold the lock file for as long as this process lives; raises CannotServe naming the process that holds it."""
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(handle, 100).decode("ascii", "replace").strip()
+            raise CannotServe(f"{what} runs already on this data folder ({lock.parent}): process {owner}; stop it first") from None
+        os.truncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def first_free(folder: Path, what: str) -> Iterator[int]:
+    """The lowest index 0, 1, ... whose lock no other process of this host holds; held for as long as the context lasts."""
+    for index in range(1000):
+        lock = exclusive(folder / f"{what}-{index}.lock", what)
+        try:
+            lock.__enter__()
+        except CannotServe:
+            continue
+        try:
+            yield index
+        finally:
+            lock.__exit__(None, None, None)
+        return
+    raise CannotServe(f"1000 processes {what} run already on {folder}")
+
+
+def probe_port(host: str, port: int, key: str) -> None:
+    """Raise CannotServe when somebody listens on the port already: receivers that share a port would not notice."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CannotServe(f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or set {key}") from None
+
+
+def end_with_parent() -> None:
+    """In a child: end at once when standard input, the parent's pipe, closes."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+@dataclass
+class _Child:
+    name: str
+    command: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    pause: float = field(default=FIRST_RESTART_SECONDS)
+
+
+def supervise(
+    commands: Sequence[tuple[str, Sequence[str]]], *, stopped: threading.Event, now: Callable[[], float] = time.monotonic
+) -> None:
+    """Run the commands ("name", arguments of `fourview`) and restart what dies, until `stopped`; then stop them and wait."""
+    children = [_Child(name, [sys.executable, "-m", "listener.cli", *arguments]) for name, arguments in commands]
+    try:
+        while not stopped.is_set():
+            for child in children:
+                _tend(child, now())
+            stopped.wait(0.1)
+    finally:
+        _stop(children)
+
+
+def _tend(child: _Child, now: float) -> None:
+    if child.process is None:
+        if now >= child.restart_at:
+            child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)
+            child.started_at = now
+            log.info("process started name=%s pid=%d", child.name, child.process.pid)
+        return
+    code = child.process.poll()
+    if code is None:
+        return
+    if now - child.started_at > 60:
+        child.pause = FIRST_RESTART_SECONDS
+    log.error("process ended name=%s pid=%d code=%d restart_in_seconds=%.1f", child.name, child.process.pid, code, child.pause)
+    if child.process.stdin is not None:
+        child.process.stdin.close()
+    child.process = None
+    child.restart_at = now + child.pause
+    child.pause = min(child.pause * 2, LONGEST_RESTART_SECONDS)
+
+
+def _stop(children: Sequence[_Child]) -> None:
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("process did not stop in time pid=%d", process.pid)
+            process.kill()
+            process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def until_told_to_stop() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stopped = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return stopped

@@ -1,0 +1,95 @@
+"""A study in the words of a PACS administrator: slots, who fills them and why, what is awaited until when, why it is held or ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+
+def in_words(study: Mapping[str, Any], zone: ZoneInfo) -> str:
+    """The text of `fourview show`; `study` is what `Search.study` returns. Times are in `zone`."""
+    return "\n".join(_lines(study, zone)) + "\n"
+
+
+def _when(moment: datetime | None, zone: ZoneInfo) -> str:
+    return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S") if moment is not None else "-"
+
+
+def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
+    yield f"Study {study['study_instance_uid']}"
+    until = f", until {_when(study['due_at'], zone)}" if study["state"] == "collecting" and study["due_at"] else ""
+    yield f"State {study['state']}: {study['state_reason']}{until}"
+    yield f"Received {_when(study['first_instance_at'], zone)} to {_when(study['last_instance_at'], zone)}, revision {study['revision']}"
+    yield f"Rule {study['rule']['reason'] or '- (not decided yet)'}"
+    yield ""
+    yield from _slots(study)
+    yield from _others(study["images"])
+    for run in study["runs"]:
+        yield from _version(run, zone)
+    if study["deliveries"]:
+        yield "Deliveries"
+        for one in study["deliveries"]:
+            said = f": {one['reason']}" if one["reason"] else ""
+            again = f" (again {_when(one['due_at'], zone)})" if one["state"] == "waiting" and one["tries"] else ""
+            yield f"  {one['destination']:<12} {one['state']:<10} {one['sop_instance_uid']}{said}{again}"
+        yield ""
+    yield "Timeline"
+    for line in study["timeline"]:
+        yield f"  {_when(line['at'], zone)}  {line['text']}"
+
+
+def _slots(study: Mapping[str, Any]) -> Iterator[str]:
+    yield "Slots"
+    images = {image["sop_instance_uid"]: image for image in study["images"] if image["disposition"] in ("candidate", "failed")}
+    for view, slot in study["slots"].items():
+        if slot is None:
+            yield f"  {view:<6} empty"
+            continue
+        uid = slot["sop_instance_uid"] or slot["candidates"][0]
+        image = images.get(uid)
+        source = f" (side from {image['laterality_source']}, view from {image['view_source']})" if image else ""
+        yield f"  {view:<6} {uid}{source}{_scored(image)}"
+        for warning in image["warnings"] if image else ():
+            yield f"         warning: {warning}"
+    yield ""
+
+
+def _scored(image: Mapping[str, Any] | None) -> str:
+    if image is None or not image["scores"]:
+        return ""
+    score = image["scores"][-1]
+    if score["state"] == "scored":
+        return f"  {score['predicted_class']} {score['probability']:.1%}"
+    return f"  {score['state']}" + (f": {score['error']}" if score["error"] else "")
+
+
+def _others(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    others = [image for image in images if image["disposition"] != "candidate"]
+    if not others:
+        return
+    yield "Not in a slot"
+    for image in others:
+        what = image["view"] or image["modality"] or "?"
+        yield f"  {what:<6} {image['sop_instance_uid']}  {image['disposition']}: {image['disposition_reason']}"
+    yield ""
+
+
+def _version(run: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
+    model = run["model"]
+    untrained = "" if run["trained"] else ", UNTRAINED: the numbers are meaningless"
+    yield f"Version {run['number']} of {_when(run['created_at'], zone)}: {run['outcome']}, model {model['name']} {model['version']}{untrained}"
+    for view, read in run["selection"].items():
+        if read["scores"] is None:
+            yield f"  {view:<6} could not be read: {read['failure']}"
+            continue
+        numbers = zip(read["scores"]["classes"], read["scores"]["probabilities"], strict=True)
+        yield f"  {view:<6} " + "  ".join(f"{name} {probability:.1%}" for name, probability in numbers)
+    for loser in run["losers"]:
+        yield f"  {loser['view']:<6} not {loser['sop_instance_uid']}: the chosen image ranks higher, {loser['reason']} (rule {loser['rule']})"
+    for warning in run["warnings"]:
+        yield f"  warning: {warning}"
+    for one in run["objects"]:
+        yield f"  {one['kind']:<4} {one['sop_instance_uid']}"
+    yield ""

@@ -1,0 +1,159 @@
+"""The HTTP application put together: health, DICOMweb, and what every answer has in common (PS3.18 8; RFC 9110).
+
+No answer and no log line carries a patient's data that was not asked for: queries are not logged, error texts are our own words.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from listener.dicomweb import create_router
+from store.database import DatabaseAway
+from store.search import Search
+
+logger = logging.getLogger(__name__)
+
+#: Nothing that we answer today reads a body; STOW-RS will raise its own limit.
+MAX_BODY_BYTES = 1024 * 1024
+MAX_QUERY_BYTES = 8192
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # results name patients: no proxy and no browser keeps a copy
+    "Cache-Control": "no-store",
+}
+
+
+class CannotListen(Exception):
+    """The address for HTTP cannot be had; the text says which and what to do."""
+
+
+def create_app(*, results: Search, file_path: Callable[[str], Path], ready: Callable[[], list[str]]) -> FastAPI:
+    """The application. `file_path` finds the file that a stored object names; `ready` returns what keeps us from working, in words."""
+    # the pages of /docs and /redoc load scripts from elsewhere, which a hospital's network does not reach
+    app = FastAPI(title="Fourview", version=_version(), docs_url=None, redoc_url=None)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
+    app.add_middleware(Shield)
+    app.add_exception_handler(RequestValidationError, _refuse_without_echo)
+    app.add_exception_handler(DatabaseAway, _come_back_later)
+    app.include_router(create_router(results, file_path))
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "ok", "version": _version()}
+
+    @app.get("/readyz", responses={503: {"description": "What is missing, in words"}})
+    def readyz() -> JSONResponse:
+        """Whether a study that comes now would be kept and read."""
+        complaints = ready()
+        return JSONResponse({"ready": not complaints, "complaints": complaints}, status_code=503 if complaints else 200)
+
+    return app
+
+
+def run(app: FastAPI, host: str, port: int) -> None:
+    """Serve `app` until SIGINT or SIGTERM. Raises CannotListen at once when the address cannot be had."""
+    server = uvicorn.Server(configured(app))
+    with listening_socket(host, port) as sock:
+        server.run(sockets=[sock])
+
+
+def configured(app: FastAPI) -> uvicorn.Config:
+    """uvicorn as we want it: the logs are the process's own, and URLs, which may hold names, are in none of them."""
+    return uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A TCP socket that listens on `host` and `port`; port 0 takes a free one. Raises CannotListen."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+    except OSError as problem:
+        why = str(problem.strerror or problem).partition(" (while")[0]  # Python repeats the address there
+        raise CannotListen(
+            f"cannot listen for HTTP on {host} port {port}: {why}; stop what uses it or change [http] host and port"
+        ) from problem
+
+
+class Shield:
+    """Around everything: common headers, a limit for the URL, one log line per request, and the last word when something breaks."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            if len(scope["query_string"]) > MAX_QUERY_BYTES:
+                await _problem(414, f"the query is longer than {MAX_QUERY_BYTES} bytes")(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        except Exception as problem:  # noqa: BLE001 - the message of an exception may quote a patient's data: here is the last place to drop it
+            logger.error("event=http_failed error=%s at=%s", type(problem).__name__, _place(problem))
+            if not status:
+                await _problem(500, "something went wrong here; the log of the service says where")(scope, receive, send_with_headers)
+        finally:
+            # the raw path is still percent-encoded, so that it cannot forge a log line; the query is left out: it may name a patient
+            path = scope.get("raw_path", b"").decode("latin-1")[:300]
+            seconds = time.monotonic() - started
+            # A load balancer asks these every second; their answers are for it, not for the log.
+            level = logging.DEBUG if path in ("/healthz", "/readyz") else logging.INFO
+            logger.log(level, "event=http method=%s path=%s status=%d duration_seconds=%.3f", scope["method"], path, status, seconds)
+
+
+def _refuse_without_echo(request: Request, problem: Exception) -> JSONResponse:
+    """400 that names the parameters, not their values, which FastAPI's own answer repeats."""
+    errors = problem.errors() if isinstance(problem, RequestValidationError) else []
+    return _problem(400, "; ".join(f"{'.'.join(str(part) for part in error['loc'])}: {error['type']}" for error in errors))
+
+
+def _come_back_later(request: Request, problem: Exception) -> JSONResponse:
+    logger.error("event=database_away error=%s at=%s", type(problem).__name__, _place(problem))
+    response = _problem(503, "the database does not answer; try again in a few seconds")
+    response.headers["Retry-After"] = "5"
+    return response
+
+
+def _problem(status: int, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status_code=status)
+
+
+def _place(problem: BaseException) -> str:
+    frames = traceback.extract_tb(problem.__traceback__)[-3:]
+    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+
+
+def _version() -> str:
+    try:
+        return version("fourview")
+    except PackageNotFoundError:
+        return "unknown"  # run from a checkout that was never installed

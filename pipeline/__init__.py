@@ -1,0 +1,1 @@
+"""One study's way from pixels to a delivered result."""

@@ -1,0 +1,100 @@
+"""HTTP to Orthanc and other DICOMweb sources: fetch the mammograms of a study (PS3.18 10.6 to find the series, 10.4 to get them)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom.config import IGNORE
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+
+if TYPE_CHECKING:
+    from pipeline.send import Pacs
+
+logger = logging.getLogger(__name__)
+
+#: Mammograms, and the Key Objects that reject some of them (IHE IOCM).
+MODALITIES = ("MG", "KO")
+
+#: Seconds until connected, and between two pieces of an answer.
+TIMEOUTS = (5.0, 60.0)
+
+
+class FetchFailed(Exception):
+    """A study could not be fetched; the text says why and what to do. `worth_retrying` when another try may do better."""
+
+    def __init__(self, reason: str, *, worth_retrying: bool) -> None:
+        super().__init__(reason)
+        self.worth_retrying = worth_retrying
+
+
+def fetch_study(pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
+    """The MG and KO objects of a study, one in memory at a time, with file meta information and in the transfer syntax they are stored in.
+
+    Raises FetchFailed, at the first object or at any later one.
+    """
+    if not pacs.url:
+        raise FetchFailed(f"[[pacs]] {pacs.name} has no url: write the address of its HTTP server there", worth_retrying=False)
+    if not UID(study_instance_uid, validation_mode=IGNORE).is_valid:
+        raise FetchFailed(f"{study_instance_uid!r} is no Study Instance UID", worth_retrying=False)
+    with requests.Session() as session:
+        session.trust_env = False  # a PACS is in the house: images never go through a proxy that the environment names
+        if pacs.user:
+            session.auth = (pacs.user, pacs.password)
+        try:
+            client = DICOMwebClient(f"{pacs.url.rstrip('/')}/dicom-web", session=session, timeout=TIMEOUTS)
+            client.set_http_retry_params(retry=False)  # whoever called us retries, and not in seconds
+            yield from _objects(client, pacs, study_instance_uid)
+        except requests.HTTPError as problem:
+            raise _refused(pacs, study_instance_uid, problem.response.status_code if problem.response is not None else 0) from None
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as problem:
+            raise _interrupted(pacs, study_instance_uid, problem) from None
+        except (requests.RequestException, InvalidDicomError, EOFError, LookupError, TypeError, ValueError) as problem:
+            # the parsers of URL, JSON, multipart and DICOM may quote a patient's data in their messages: only the type is told
+            reason = f"{pacs.name} answered no DICOMweb while study {study_instance_uid} was fetched ({type(problem).__name__})"
+            raise FetchFailed(f"{reason}: see whether {pacs.url}/dicom-web is the right address", worth_retrying=False) from None
+
+
+def _objects(client: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
+    series = client.search_for_series(study_instance_uid)
+    if not series:
+        raise FetchFailed(f"{pacs.name} does not have study {study_instance_uid}", worth_retrying=False)
+    wanted = [each["0020000E"]["Value"][0] for each in series if each.get("00080060", {}).get("Value", [""])[0] in MODALITIES]
+    if not wanted:
+        raise FetchFailed(
+            f"study {study_instance_uid} on {pacs.name} has no series of modality {' or '.join(MODALITIES)}", worth_retrying=False
+        )
+    count = 0
+    for series_instance_uid in wanted:
+        # "*" is as stored: without it Orthanc would decompress, and the same image would have other bytes
+        for ds in client.iter_series(study_instance_uid, series_instance_uid, media_types=(("application/dicom", "*"),)):
+            if ds.get("StudyInstanceUID") != study_instance_uid:
+                raise FetchFailed(f"{pacs.name} sent an object of another study for study {study_instance_uid}", worth_retrying=False)
+            count += 1
+            yield ds
+    logger.info("event=fetched study_instance_uid=%s source=%s series=%d instances=%d", study_instance_uid, pacs.name, len(wanted), count)
+
+
+def _refused(pacs: Pacs, study_instance_uid: str, status: int) -> FetchFailed:
+    words = {
+        401: "it refuses our user or password; compare user and password_file of this [[pacs]] with RegisteredUsers in orthanc.json",
+        403: "our user may not read there, or RemoteAccessAllowed is false in orthanc.json",
+        404: f"there is no DICOMweb at {pacs.url}/dicom-web (install the plug-in, Debian: orthanc-dicomweb), or the study was just deleted",
+    }
+    reason = f"{pacs.name} answered {status} for study {study_instance_uid}: {words.get(status, 'see its log')}"
+    return FetchFailed(reason, worth_retrying=status >= 500 or status == 429)
+
+
+def _interrupted(pacs: Pacs, study_instance_uid: str, problem: requests.RequestException) -> FetchFailed:
+    if isinstance(problem, requests.Timeout):
+        reason = f"{pacs.name} at {pacs.url} did not answer in time while study {study_instance_uid} was fetched"
+    else:
+        reason = (
+            f"{pacs.name} is not reachable at {pacs.url} to fetch study {study_instance_uid}: see whether it runs and whether url is right"
+        )
+    return FetchFailed(reason, worth_retrying=True)

@@ -1,0 +1,41 @@
+"""Scores -> DICOM objects: a Comprehensive SR (PS3.16 TID 1500) and a Secondary Capture page (PS3.3 A.8.1).
+
+Pure: no clock, no random state, no disk.
+The same `Report` gives the same bytes, in every process and on every day; an archive that stores an object twice sees no difference.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from pipeline.report.header import copied_header
+from pipeline.report.page import build_page
+from pipeline.report.structured_report import build_structured_report
+from pipeline.report.values import BuiltObject, Report, ReportedView
+
+__all__ = ["WRITER_VERSION", "BuiltObject", "Report", "ReportedView", "build", "copied_header"]
+
+#: Enters the cause of every version: raise it whenever the same report would give other bytes (wording, codes, drawing, fonts).
+WRITER_VERSION = "1"
+
+
+def build(report: Report) -> tuple[BuiltObject, ...]:
+    """The result objects of one version: always ("sr", "page").
+
+    Raises ValueError when no view has scores, or when `report.created_at` is naive; no content of the images' headers raises.
+    """
+    if report.created_at.tzinfo is None:
+        raise ValueError(f"study {report.study_instance_uid}: created_at needs a time zone")
+    structured_report = build_structured_report(report)
+    page, png = build_page(report)
+    return _built("sr", structured_report, None), _built("page", page, png)
+
+
+def _built(kind: str, ds: Dataset, png: bytes | None) -> BuiltObject:
+    buffer = BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    # Read back, so that `ds` says what the bytes say and carries nothing of the library that made it.
+    return BuiltObject(kind, dcmread(BytesIO(buffer.getvalue())), buffer.getvalue(), png)

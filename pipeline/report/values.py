@@ -1,0 +1,79 @@
+"""What a report is made from and what comes out: frozen values, no clock, no disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from store.study import Installation, Loser, ModelIdentity, Outcome, Predecessor, Scores, View, ViewEvidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedView:
+    """One slot of the reading: the elected image and what the model said of it, or why it said nothing."""
+
+    view: View
+    header: Dataset  # the elected image without pixel data
+    evidence: ViewEvidence
+    scores: Scores | None
+    failure: str  # in words, "" when there are scores
+    picture: np.ndarray[Any, np.dtype[np.uint8]] | None  # (rows, columns), windowed, bright = dense, the whole image
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the header and the reading of this image warn about, each once."""
+        return tuple(dict.fromkeys((*self.evidence.warnings, *(self.scores.warnings if self.scores else ()))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One version of a study's result. Everything that may change the bytes of its objects is in here."""
+
+    study_instance_uid: str
+    views: tuple[ReportedView, ...]  # in hanging order
+    missing: tuple[View, ...]
+    outcome: Outcome
+    losers: tuple[Loser, ...]
+    warnings: tuple[str, ...]
+    model: ModelIdentity
+    version_number: int  # 1...9999
+    created_at: datetime  # aware, UTC
+    cause: str  # 64 hex digits: the cause of this version; the UIDs of its objects derive from it
+    predecessors: Mapping[str, Predecessor]  # kind ("sr", "page") -> the object that is replaced; empty for version 1
+    installation: Installation
+
+    @property
+    def analysed(self) -> tuple[ReportedView, ...]:
+        """The views that have scores."""
+        return tuple(reported for reported in self.views if reported.scores is not None)
+
+    @property
+    def failed(self) -> tuple[ReportedView, ...]:
+        """The views whose image could not be read or scored."""
+        return tuple(reported for reported in self.views if reported.scores is None)
+
+    @property
+    def headers(self) -> tuple[Dataset, ...]:
+        """The reported images' headers, in hanging order."""
+        return tuple(reported.header for reported in self.views)
+
+    @property
+    def local_time(self) -> datetime:
+        """`created_at` in the installation's time zone, to the second."""
+        return self.created_at.astimezone(ZoneInfo(self.installation.timezone)).replace(microsecond=0)
+
+
+@dataclass(frozen=True)
+class BuiltObject:
+    """A finished DICOM object. `data` is the complete Part 10 file, byte-identical on every rebuild."""
+
+    kind: str  # "sr" | "page"
+    ds: Dataset
+    data: bytes
+    png: bytes | None  # the page as PNG; None for the SR

@@ -1,0 +1,311 @@
+"""The SCU: C-STORE (PS3.4 B), C-ECHO (PS3.4 A) and C-FIND (PS3.4 C) to one destination.
+
+One association for a batch, one answer for each file. Files go out byte for byte as they lie on disk: nothing is decoded or
+transcoded. A network that fails is a value, never an exception, and every answer says in words what happened and what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
+
+LOG = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+ACSE_SECONDS = 15.0
+#: PACS that write to tape or to a slow archive answer late.
+DIMSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pacs:
+    """A destination, and a place to fetch images from: one [[pacs]] table of the configuration."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    url: str = ""  # of Orthanc's REST; DICOMweb lies at url + "/dicom-web"
+    user: str = ""
+    password: str = field(default="", repr=False)
+    results: tuple[str, ...] = ("sr", "page")
+    confirm: str = "find"  # "find" | "dicomweb" | "none"
+    retry_days: float = 3.0
+    accept_untrained: bool = False
+
+
+class SendOutcome(StrEnum):
+    """What the outbox does next."""
+
+    SENT = "sent"
+    RETRY = "retry"  # may go well later by itself
+    REFUSED = "refused"  # will not go well until somebody changes something
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one file. `status`: DIMSE, None without an answer. `sop_instance_uid`: "" when the file is unreadable."""
+
+    sop_instance_uid: str
+    outcome: SendOutcome
+    status: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Echo:
+    """Whether the destination answered a C-ECHO, else why not."""
+
+    ok: bool
+    reason: str
+
+
+class Found(StrEnum):
+    """The destination's answer to "do you have this instance?"."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"  # no answer, or it does not answer such questions
+
+
+def configure_pynetdicom() -> None:
+    """The settings of pynetdicom, for its SCU and its SCP. They are process-wide, so this is the only place that sets them."""
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    _config.STORE_RECV_CHUNKED_DATASET = True
+    _config.UNRESTRICTED_STORAGE_SERVICE = False
+    _config.ENFORCE_UID_CONFORMANCE = False  # it would abort the association and lose the views that follow; we check and answer ourselves
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.LOG_REQUEST_IDENTIFIERS = False  # patient data
+    _config.LOG_RESPONSE_IDENTIFIERS = False
+    _config.CODECS = ("ascii",)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    first: int
+    last: int
+    outcome: SendOutcome
+    words: str
+
+
+_SENT, _RETRY, _REFUSED = SendOutcome.SENT, SendOutcome.RETRY, SendOutcome.REFUSED
+
+#: PS3.7 annex C and PS3.4 B.2.3. What stands in no row is tried again, for as long as `retry_days` says.
+VERDICTS: tuple[_Verdict, ...] = (
+    _Verdict(0x0000, 0x0000, _SENT, "stored"),
+    _Verdict(0x0111, 0x0111, _SENT, "it has this instance already"),
+    _Verdict(0xB000, 0xBFFF, _SENT, "stored with a warning: it changed or dropped some attributes"),
+    _Verdict(0x0110, 0x0110, _RETRY, "it could not process the instance"),
+    _Verdict(0x0210, 0x0210, _RETRY, "it took the message for a repeated one"),
+    _Verdict(0xA700, 0xA7FF, _RETRY, "it is out of resources (a full disk or queue): make room there"),
+    _Verdict(0x0117, 0x0117, _REFUSED, "it calls the SOP Instance UID invalid: see its log"),
+    _Verdict(
+        0x0122,
+        0x0122,
+        _REFUSED,
+        "it does not store this SOP class: enable the class there, or leave the kind out of `results` for this [[pacs]]",
+    ),
+    _Verdict(0x0124, 0x0124, _REFUSED, "it does not permit our AE title to store: allow that there"),
+    _Verdict(0x0211, 0x0212, _REFUSED, "it does not understand C-STORE: is this the right port and AE title?"),
+    _Verdict(
+        0xA800,
+        0xA8FF,
+        _REFUSED,
+        "it does not store this SOP class: enable the class there, or leave the kind out of `results` for this [[pacs]]",
+    ),
+    _Verdict(0xA900, 0xA9FF, _REFUSED, "it says that the data set does not match its SOP class: see its log"),
+    _Verdict(0xC000, 0xCFFF, _REFUSED, "it cannot understand the data set: see its log"),
+)
+
+#: PS3.8 9.3.4: (result, source, diagnostic) of A-ASSOCIATE-RJ.
+_REJECTIONS: dict[tuple[int | None, int | None, int | None], str] = {
+    (1, 1, 2): "does not speak DICOM's application context: is this the right port?",
+    (1, 1, 3): "does not know our AE title {ours}: add it there (in Orthanc: to DicomModalities, or set DicomAlwaysAllowStore)",
+    (1, 1, 7): "does not go by the AE title {pacs.ae_title}: set `ae_title` of this [[pacs]] to the one it has",
+    (1, 2, 2): "does not speak our version of the protocol: is this the right port?",
+    (2, 3, 1): "is congested for the moment",
+    (2, 3, 2): "has as many associations as it allows at the moment",
+}
+
+
+def send(pacs: Pacs, our_ae_title: str, files: Sequence[Path]) -> list[Sent]:
+    """C-STORE of Part 10 files over one association; a `Sent` for each of `files`, in order. Never raises for network reasons."""
+    instances = [_read_instance(path) for path in files]
+    contexts = sorted({(instance.sop_class_uid, instance.transfer_syntax_uid) for instance in instances if isinstance(instance, _Instance)})
+    if not contexts:
+        return [instance for instance in instances if isinstance(instance, Sent)]
+    with _associate(pacs, our_ae_title, contexts) as link:
+        return [instance if isinstance(instance, Sent) else _store(link, pacs, instance) for instance in instances]
+
+
+def echo(pacs: Pacs, our_ae_title: str) -> Echo:
+    """C-ECHO: is the destination there and does it talk to us?"""
+    with _associate(pacs, our_ae_title, [(Verification, "")]) as link:
+        if link.assoc is None:
+            return Echo(ok=False, reason=link.reason)
+        status = link.assoc.send_c_echo().get("Status")
+        if status is None:
+            _await_end(link.assoc)
+    if status == 0x0000:
+        return Echo(ok=True, reason=f"{_name(pacs)} answers")
+    return Echo(ok=False, reason=f"{_name(pacs)} accepted the association, but C-ECHO got {_hex(status)}")
+
+
+def find_instance(pacs: Pacs, our_ae_title: str, *, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Found:
+    """C-FIND, Study Root, IMAGE level (PS3.4 C.4.1). A proof that the UID is known there, not that the bytes are."""
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.StudyInstanceUID = study_instance_uid
+    query.SeriesInstanceUID = series_instance_uid
+    query.SOPInstanceUID = sop_instance_uid
+    status, found = None, False
+    with _associate(pacs, our_ae_title, [(StudyRootQueryRetrieveInformationModelFind, "")]) as link:
+        if link.assoc is None:
+            return Found.UNKNOWN
+        for answer, identifier in link.assoc.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+            status = answer.get("Status")
+            # Some destinations ignore keys they do not index and answer with every instance of the series.
+            found = found or (identifier is not None and str(identifier.get("SOPInstanceUID", "")).strip() == sop_instance_uid)
+        if status is None:
+            _await_end(link.assoc)
+    if found:
+        return Found.PRESENT
+    return Found.ABSENT if status == 0x0000 else Found.UNKNOWN
+
+
+@dataclass(frozen=True)
+class _Instance:
+    path: Path
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True)
+class _Link:
+    """An association, or the reason why there is none."""
+
+    assoc: Association | None
+    outcome: SendOutcome
+    reason: str
+
+
+def _read_instance(path: Path) -> _Instance | Sent:
+    try:
+        meta = read_file_meta_info(path)
+        return _Instance(path, str(meta.MediaStorageSOPInstanceUID), str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
+    except FileNotFoundError:
+        return Sent("", _REFUSED, None, f"the file {path.name} is gone: reprocess the study to write it again")
+    except OSError as error:
+        return Sent("", _RETRY, None, f"the file {path.name} cannot be read: {error.strerror}")
+    except (InvalidDicomError, AttributeError, ValueError, EOFError) as error:
+        return Sent("", _REFUSED, None, f"the file {path.name} is no DICOM file with file meta information (PS3.10 7.1): {error}")
+
+
+@contextmanager
+def _associate(pacs: Pacs, our_ae_title: str, contexts: Sequence[tuple[str, str]]) -> Iterator[_Link]:
+    """An association with one presentation context for each (SOP class, transfer syntax; "" for the uncompressed defaults)."""
+    configure_pynetdicom()
+    ae = AE(ae_title=our_ae_title)
+    ae.connection_timeout = CONNECT_SECONDS
+    ae.acse_timeout = ACSE_SECONDS
+    ae.dimse_timeout = DIMSE_SECONDS
+    ae.network_timeout = DIMSE_SECONDS
+    connected: list[bool] = []
+
+    def handle_open(event: Any) -> None:
+        # pynetdicom reads and writes without a timeout, so a peer that stops within a PDU would hold us for ever.
+        event.assoc.dul.socket.socket.settimeout(DIMSE_SECONDS)
+        connected.append(True)
+
+    try:
+        assoc = ae.associate(
+            pacs.host,
+            pacs.port,
+            contexts=[build_context(sop_class, transfer_syntax or None) for sop_class, transfer_syntax in contexts],
+            ae_title=pacs.ae_title,
+            max_pdu=128 * 1024,
+            evt_handlers=[(evt.EVT_CONN_OPEN, handle_open)],
+        )
+    except OSError as error:
+        yield _Link(None, _RETRY, f"{pacs.name}: the name {pacs.host!r} cannot be resolved ({error}): check `host` of this [[pacs]]")
+        return
+    if not assoc.is_established:
+        yield _failed(assoc, pacs, our_ae_title, connected=bool(connected))
+        return
+    try:
+        yield _Link(assoc, _SENT, "")
+    finally:
+        if assoc.is_established:
+            assoc.release()
+
+
+def _failed(assoc: Association, pacs: Pacs, our_ae_title: str, *, connected: bool) -> _Link:
+    if not connected:
+        return _Link(None, _RETRY, f"nobody answers at {_name(pacs)}: is it running, and are `host` and `port` of this [[pacs]] right?")
+    answer = assoc.acceptor.primitive
+    if assoc.is_rejected and answer is not None:
+        given = (answer.result, answer.result_source, answer.diagnostic)
+        words = _REJECTIONS.get(given, "rejects the association without a reason: see its log").format(ours=our_ae_title, pacs=pacs)
+        return _Link(None, _RETRY if answer.result == 2 else _REFUSED, f"{_name(pacs)} {words}")
+    if answer is not None and answer.result == 0:
+        return _Link(None, _REFUSED, f"{_name(pacs)} accepts none of the offered SOP classes and transfer syntaxes: enable them there")
+    return _Link(None, _RETRY, f"{_name(pacs)} accepted the connection but no association: is this its DICOM port?")
+
+
+def _store(link: _Link, pacs: Pacs, instance: _Instance) -> Sent:
+    uid, assoc = instance.sop_instance_uid, link.assoc
+    if assoc is None:
+        return Sent(uid, link.outcome, None, link.reason)
+    accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in assoc.accepted_contexts}
+    if (instance.sop_class_uid, instance.transfer_syntax_uid) not in accepted:
+        offered = f"SOP class {instance.sop_class_uid} in transfer syntax {instance.transfer_syntax_uid}"
+        return Sent(uid, _REFUSED, None, f"{_name(pacs)} does not accept {offered}: enable it there")
+    try:
+        status = assoc.send_c_store(instance.path).get("Status")
+    except OSError as error:
+        # The file, not the network: the message is half sent, so the association is of no use any more.
+        assoc.abort()
+        return Sent(uid, _RETRY, None, f"the file {instance.path.name} cannot be read: {error.strerror}")
+    except RuntimeError:  # pynetdicom's word for an association that has ended
+        return Sent(uid, _RETRY, None, f"{_name(pacs)} ended the association before this instance")
+    if status is None:
+        _await_end(assoc)
+        LOG.warning("c-store without answer pacs=%s sop_instance_uid=%s", pacs.name, uid)
+        return Sent(uid, _RETRY, None, f"{_name(pacs)} aborted or did not answer within {DIMSE_SECONDS:g} s")
+    outcome, words = _verdict(status)
+    LOG.info("c-store pacs=%s sop_instance_uid=%s status=%s", pacs.name, uid, _hex(status))
+    return Sent(uid, outcome, status, f"{_name(pacs)} answered {_hex(status)}: {words}")
+
+
+def _await_end(assoc: Association) -> None:
+    """After an abort or a timeout: until pynetdicom's own thread has noticed, a message or a release would wait for its answer in vain."""
+    assoc.join(timeout=ACSE_SECONDS)
+
+
+def _verdict(status: int) -> tuple[SendOutcome, str]:
+    for verdict in VERDICTS:
+        if verdict.first <= status <= verdict.last:
+            return verdict.outcome, verdict.words
+    return _RETRY, "a status that the Standard does not give to C-STORE"
+
+
+def _name(pacs: Pacs) -> str:
+    return f"{pacs.name} ({pacs.ae_title} at {pacs.host}:{pacs.port})"
+
+
+def _hex(status: int | None) -> str:
+    return "no answer" if status is None else f"0x{status:04X}"

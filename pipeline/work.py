@@ -1,0 +1,485 @@
+"""The durable workflows: view, study, delivery. The only module that imports the workflow engine.
+
+Our tables are the truth; the engine (DBOS) executes. A tick looks for rows that need attention and enqueues a workflow for each; a workflow
+whose process died is run again by the engine; one that vanished is noticed by the tick, which hands its row out anew. Every step is an
+idempotent transaction of the archive, so running twice is harmless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos._serialization import DBOSPortableJSONSerializer
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
+
+from pipeline import report, rules
+from pipeline.decode import DecodeFailed, Decoder
+from pipeline.model import Classifier, ModelError
+from pipeline.pixels import ModelImage, prepare, preview
+from pipeline.send import Found, Pacs, SendOutcome, find_instance, send
+from pipeline.upkeep import UPKEEP_SECONDS
+from store.archive import Archive, NewObject, NewVersion
+from store.database import DatabaseAway, Engine
+from store.files import Files
+from store.header import header_json, read_header
+from store.ledger import Delivery, DeliveryState, Ledger
+from store.look import Reading, ReadView
+from store.search import BEAT_SECONDS
+from store.study import ImageKind, Installation, Outcome, Policy, Scores, View, object_cause, run_id, version_cause
+from store.view import Resolved, resolve, resolve_view, unreadable
+
+log = logging.getLogger(__name__)
+
+#: How often the tables are looked at when nobody wakes the worker.
+TICK_SECONDS = 0.1
+#: How often the engine is asked what became of workflows that hold a row.
+SWEEP_SECONDS = 2.0
+#: Raised only when the order of steps in a workflow changes.
+WORKFLOW_VERSION = "fourview-1"
+
+_QUEUES = {"view": 1, "study": 4, "delivery": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Everything that a worker works with."""
+
+    archive: Archive
+    ledger: Ledger
+    files: Files
+    policy: Policy
+    rules: tuple[rules.Rule, ...]
+    pacs: tuple[Pacs, ...]
+    installation: Installation
+    timezone: ZoneInfo
+    classifier: Classifier
+    input_size: int
+    decoder: Decoder
+    upkeep: Callable[[], object]
+
+
+_workshop: Workshop | None = None
+
+
+def _here() -> Workshop:
+    assert _workshop is not None, "a workflow ran before `Worker` was made"
+    return _workshop
+
+
+# ------------------------------------------------------------------------------------------------------------------- view
+
+
+@DBOS.step(name="read_image")
+def _read_image(score_id: int) -> None:
+    shop = _here()
+    task = shop.archive.score_task(score_id)
+    if task is None:
+        return
+    started = time.monotonic()
+    try:
+        if task.file_name is None:
+            raise DecodeFailed("its pixels are no longer kept; reprocess the study with --from-orthanc", permanent=True)
+        frame = shop.decoder.decode(shop.files.path(task.file_name))
+        if shop.archive.save_pixel_hash(score_id, frame.pixel_hash):
+            return
+        header = shop.archive.instance_header(task.instance_id)
+        scores, picture = score_image(frame.pixels, header, shop)
+    except (DecodeFailed, ModelError) as error:
+        permanent = error.permanent if isinstance(error, DecodeFailed) else True
+        log.warning("image not read sop_instance_uid=%s permanent=%s reason=%s", task.sop_instance_uid, permanent, error)
+        shop.archive.fail_score(score_id, str(error), permanent=permanent)
+        return
+    except Exception as error:  # the one catch-all of a worker: a surprise becomes a failed view, not a stuck study
+        log.exception("image not read, unexpected sop_instance_uid=%s", task.sop_instance_uid)
+        shop.archive.fail_score(score_id, f"unexpected {type(error).__name__} while it was read; see the worker's log", permanent=False)
+        return
+    preview_file = shop.files.write(picture)
+    seconds = time.monotonic() - started
+    if not shop.archive.save_score(score_id, scores, preview_file, seconds):
+        shop.files.remove(preview_file)
+    log.info("image read sop_instance_uid=%s seconds=%.3f", task.sop_instance_uid, seconds)
+
+
+def score_image(pixels: np.ndarray[Any, Any], header: Dataset, shop: Workshop) -> tuple[Scores, bytes]:
+    """What the model says of stored values `pixels` (rows, columns), and the view's picture as PNG bytes."""
+    image = prepare(pixels, header, profile=shop.policy.model.profile, size=shop.input_size)
+    probabilities = shop.classifier.classify(image)
+    scores = Scores(
+        classes=shop.policy.model.classes,
+        probabilities=probabilities,
+        box=image.box,
+        rows=int(pixels.shape[0]),
+        columns=int(pixels.shape[1]),
+        warnings=image.warnings,
+    )
+    buffer = BytesIO()
+    Image.fromarray(preview(pixels, header)).save(buffer, "PNG", compress_level=1)
+    return scores, buffer.getvalue()
+
+
+@DBOS.workflow(name="view", max_recovery_attempts=3)
+def _view(score_id: int) -> None:
+    _read_image(score_id)
+    wake()
+
+
+# ------------------------------------------------------------------------------------------------------------------ study
+
+
+@DBOS.step(name="advance")
+def _advance(study_instance_uid: str) -> bool:
+    shop = _here()
+    resolved: dict[int, tuple[Resolved, Dataset | None]] = {}
+    for one in shop.archive.unresolved(study_instance_uid):
+        try:
+            header = read_header(shop.files.path(one.file_name))
+            resolved[one.instance_id] = (resolve(header), header)
+        except (InvalidDicomError, OSError, ValueError, RecursionError, EOFError) as error:
+            resolved[one.instance_id] = (unreadable(f"its header could not be read: {type(error).__name__}"), None)
+    return shop.archive.advance(study_instance_uid, resolved, shop.policy, decider(shop.rules, shop.timezone))
+
+
+def decider(
+    rules_: Sequence[rules.Rule], timezone: ZoneInfo
+) -> Callable[[Sequence[Dataset], Sequence[View], ImageKind, str, str], rules.Decision]:
+    """`rules.decide` with today's date at the site: what the archive asks for each study."""
+
+    def decide(headers: Sequence[Dataset], views: Sequence[View], kind: ImageKind, calling: str, called: str) -> rules.Decision:
+        today = datetime.now(timezone).date()
+        facts = rules.facts(headers, views=views, kind=kind.value, calling_ae_title=calling, called_ae_title=called, today=today)
+        return rules.decide(rules_, facts)
+
+    return decide
+
+
+def causes(reading: Reading, policy: Policy, installation: Installation) -> tuple[str, str]:
+    """(run id, cause without predecessor) of what would be written now: equal to the current version's means nothing to do."""
+    slots = [(read.view, read.candidate.sop_instance_uid, read.pixel_hash, read.scores is not None) for read in reading.views]
+    run = run_id(reading.study_instance_uid, slots, policy.model)
+    cause = version_cause(
+        run=run,
+        outcome=reading.outcome,
+        losers=reading.election.losers,
+        warnings=reading.warnings,
+        copied_header=report.copied_header([read.header for read in reading.views]),
+        writer_version=report.WRITER_VERSION,
+        installation=installation,
+    )
+    return run, cause
+
+
+@DBOS.step(name="report")
+def _report(study_instance_uid: str) -> None:
+    shop = _here()
+    reading = shop.archive.reading(study_instance_uid, shop.policy)
+    if reading is None:
+        return
+    if not any(read.scores for read in reading.views):
+        reasons = "; ".join(f"{read.view}: {read.failure}" for read in reading.views)
+        shop.archive.settle_failed(study_instance_uid, reasons or "no view could be read")
+        return
+    run, cause = causes(reading, shop.policy, shop.installation)
+    if reading.current is not None and reading.current.cause == cause:
+        number = reading.current.number
+        shop.archive.settle_unchanged(study_instance_uid, f"nothing changed: version {number} says the same (model, options and images)")
+        return
+    objects, notes = _write_objects(shop, reading, cause)
+    predecessors = tuple(sorted(one.sop_instance_uid for one in reading.current.objects.values())) if reading.current else ()
+    number = shop.archive.save_version(
+        study_instance_uid,
+        reading,
+        NewVersion(
+            run_id=run,
+            cause=cause,
+            object_cause=object_cause(cause, predecessors),
+            model=shop.policy.model,
+            objects=objects,
+            notes=notes,
+        ),
+    )
+    log.info("version saved study_instance_uid=%s version=%d outcome=%s", study_instance_uid, number, reading.outcome)
+
+
+def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[NewObject, ...], tuple[str, ...]]:
+    """Build SR and page, write them to the spool, and say where each goes; the notes say what is not sent, and why."""
+    current = reading.current
+    predecessors = dict(current.objects) if current else {}
+    built = report.build(
+        report.Report(
+            study_instance_uid=reading.study_instance_uid,
+            views=tuple(_reported(shop, read) for read in reading.views),
+            missing=reading.missing,
+            outcome=reading.outcome,
+            losers=reading.election.losers,
+            warnings=reading.warnings,
+            model=shop.policy.model,
+            version_number=current.number + 1 if current else 1,
+            created_at=reading.now,
+            cause=object_cause(cause, tuple(sorted(one.sop_instance_uid for one in predecessors.values()))),
+            predecessors=predecessors,
+            installation=shop.installation,
+        )
+    )
+    notes: list[str] = []
+    destinations: list[Pacs] = []
+    for pacs in shop.pacs:
+        if pacs.name not in reading.send_to:
+            continue
+        if not shop.policy.model.trained and not pacs.accept_untrained:
+            notes.append(f"not sent to {pacs.name}: the model is untrained and {pacs.name} has accept_untrained = false")
+            continue
+        destinations.append(pacs)
+    if not reading.send_to:
+        notes.append("not sent: no rule that says analyse names a destination for this study")
+    objects = []
+    for one in built:
+        objects.append(
+            NewObject(
+                kind=one.kind,
+                sop_instance_uid=str(one.ds.SOPInstanceUID),
+                series_instance_uid=str(one.ds.SeriesInstanceUID),
+                sop_class_uid=str(one.ds.SOPClassUID),
+                transfer_syntax_uid=str(one.ds.file_meta.TransferSyntaxUID),
+                file_name=shop.files.write(one.data),
+                png_file=shop.files.write(one.png) if one.png is not None else None,
+                sha256=hashlib.sha256(one.data).hexdigest(),
+                size_bytes=len(one.data),
+                header=header_json(one.ds),
+                destinations=tuple(pacs.name for pacs in destinations if one.kind in pacs.results),
+            )
+        )
+    return tuple(objects), tuple(notes)
+
+
+def _reported(shop: Workshop, read: ReadView) -> report.ReportedView:
+    picture = None
+    if read.preview_file is not None:
+        picture = np.asarray(Image.open(BytesIO(shop.files.read(read.preview_file))))
+    return report.ReportedView(
+        view=read.view,
+        header=read.header,
+        evidence=read.candidate.evidence,
+        scores=read.scores,
+        failure=read.failure,
+        picture=picture,
+    )
+
+
+@DBOS.workflow(name="study", max_recovery_attempts=20)
+def _study(study_instance_uid: str) -> None:
+    if _advance(study_instance_uid):
+        _report(study_instance_uid)
+    wake()
+
+
+# --------------------------------------------------------------------------------------------------------------- delivery
+
+
+@DBOS.step(name="deliver")
+def _deliver(workflow_id: str) -> None:
+    shop = _here()
+    batch = shop.ledger.batch(workflow_id)
+    if not batch:
+        return
+    by_name = {pacs.name: pacs for pacs in shop.pacs}
+    pacs = by_name.get(batch[0].destination)
+    if pacs is None:
+        shop.archive.release([workflow_id], "its destination is gone from the configuration")
+        shop.ledger.cancel(list(by_name))
+        return
+    _send(shop, pacs, [one for one in batch if one.state is DeliveryState.WAITING])
+    _confirm(shop, pacs, [one for one in batch if one.state is DeliveryState.SENT])
+
+
+def _send(shop: Workshop, pacs: Pacs, waiting: Sequence[Delivery]) -> None:
+    if not waiting:
+        return
+    answers = send(pacs, shop.installation.ae_title, [shop.files.path(one.file_name) for one in waiting])
+    for one, answer in zip(waiting, answers, strict=True):
+        log.info(
+            "delivery destination=%s sop_instance_uid=%s outcome=%s status=%s",
+            pacs.name,
+            one.sop_instance_uid,
+            answer.outcome,
+            answer.status,
+        )
+        match answer.outcome:
+            case SendOutcome.SENT:
+                shop.ledger.sent(one.delivery_id, answer.status, answer.reason, ask=pacs.confirm != "none")
+            case SendOutcome.REFUSED:
+                shop.ledger.refused(one.delivery_id, answer.status, answer.reason)
+            case SendOutcome.RETRY:
+                shop.ledger.not_sent(one.delivery_id, answer.status, answer.reason, retry_days=pacs.retry_days)
+
+
+def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery]) -> None:
+    for one in sent:
+        found = find_instance(
+            pacs,
+            shop.installation.ae_title,
+            study_instance_uid=one.study_instance_uid,
+            series_instance_uid=one.series_instance_uid,
+            sop_instance_uid=one.sop_instance_uid,
+        )
+        if found is Found.PRESENT:
+            shop.ledger.confirmed(one.delivery_id)
+        else:
+            shop.ledger.not_confirmed(one.delivery_id, f"sent, but when asked {pacs.name} answers {found}")
+
+
+@DBOS.workflow(name="delivery", max_recovery_attempts=20)
+def _delivery(workflow_id: str) -> None:
+    _deliver(workflow_id)
+    wake()
+
+
+# ------------------------------------------------------------------------------------------------------------------- tick
+
+
+def warm_up(shop: Workshop) -> None:
+    """Read and report an image that does not exist, so that the first real one waits for no library to load."""
+    size = shop.input_size
+    grey = np.zeros((size, size), dtype=np.float32)
+    probabilities = shop.classifier.classify(ModelImage(grey=grey, box=(0, 0, size, size), threshold=0.0, warnings=()))
+    header = Dataset()
+    header.StudyInstanceUID = header.SeriesInstanceUID = header.SOPInstanceUID = "2.25.1"
+    header.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
+    header.Rows = header.Columns = size
+    scores = Scores(classes=shop.policy.model.classes, probabilities=probabilities, box=(0, 0, size, size), rows=size, columns=size)
+    view = report.ReportedView(
+        view=View.L_CC, header=header, evidence=resolve_view(header), scores=scores, failure="", picture=np.zeros((8, 8), dtype=np.uint8)
+    )
+    report.build(
+        report.Report(
+            study_instance_uid=header.StudyInstanceUID,
+            views=(view,),
+            missing=(View.R_CC, View.R_MLO, View.L_MLO),
+            outcome=Outcome.PARTIAL,
+            losers=(),
+            warnings=(),
+            model=shop.policy.model,
+            version_number=1,
+            created_at=datetime.now(UTC),
+            cause="",
+            predecessors={},
+            installation=shop.installation,
+        )
+    )
+
+
+_woken = threading.Event()
+
+
+def wake() -> None:
+    """Look at the tables now rather than at the next tick."""
+    _woken.set()
+
+
+class Worker:
+    """One process that works: the engine's threads execute, the tick hands out."""
+
+    def __init__(self, shop: Workshop, *, engine_url: str, engine: Engine, executor_id: str) -> None:
+        global _workshop
+        _workshop = shop
+        self._shop = shop
+        self._executor_id = executor_id
+        DBOS(config=_engine_config(engine_url, engine, executor_id))
+
+    def start(self) -> None:
+        """Warm up, then launch the engine: unfinished workflows of this executor go on."""
+        warm_up(self._shop)
+        DBOS.listen_queues(list(_QUEUES))
+        DBOS.launch()
+        for name, concurrency in _QUEUES.items():
+            DBOS.register_queue(name, worker_concurrency=concurrency, polling_interval_sec=0.05, on_conflict="always_update")
+
+    def run(self, stopped: threading.Event) -> None:
+        """Tick until `stopped` is set."""
+        swept = beaten = 0.0
+        kept_up = time.monotonic()  # not at once: a restart has more urgent work
+        while not stopped.is_set():
+            _woken.clear()
+            try:
+                self.tick()
+                if time.monotonic() - swept >= SWEEP_SECONDS:
+                    swept = time.monotonic()
+                    self.sweep()
+                if time.monotonic() - beaten >= BEAT_SECONDS:
+                    beaten = time.monotonic()
+                    self._shop.archive.beat(self._executor_id, "work")
+                if time.monotonic() - kept_up >= UPKEEP_SECONDS:
+                    kept_up = time.monotonic()
+                    self._shop.upkeep()
+            except DatabaseAway as error:
+                # A database that is away or busy comes back; nothing is lost meanwhile, since nothing was answered.
+                log.warning("database not reachable, trying again reason=%s", error.orig)
+                stopped.wait(1.0)
+            _woken.wait(TICK_SECONDS)
+
+    def close(self) -> None:
+        """Stop the engine, after giving running workflows a few seconds."""
+        self._shop.archive.leave(self._executor_id)
+        DBOS.destroy(workflow_completion_timeout_sec=5)
+        self._shop.decoder.close()
+
+    def tick(self) -> None:
+        """Hand every row that needs attention to the engine, once."""
+        for claim in self._shop.archive.claim_studies():
+            with SetWorkflowID(claim.workflow_id):
+                DBOS.enqueue_workflow("study", _study, claim.row)
+        for claim in self._shop.archive.claim_scores():
+            with SetWorkflowID(claim.workflow_id):
+                DBOS.enqueue_workflow("view", _view, int(claim.row))
+        for claim in self._shop.ledger.claim():
+            with SetWorkflowID(claim.workflow_id):
+                DBOS.enqueue_workflow("delivery", _delivery, claim.workflow_id)
+
+    def sweep(self) -> None:
+        """Take rows back whose workflow is absent or has ended without settling them."""
+        claimed = self._shop.archive.claimed(SWEEP_SECONDS)
+        if not claimed:
+            return
+        alive = {
+            status.workflow_id
+            for status in DBOS.list_workflows(workflow_ids=claimed, load_input=False, load_output=False)
+            if status.status in ("PENDING", "ENQUEUED", "DELAYED")
+        }
+        lost = [workflow_id for workflow_id in claimed if workflow_id not in alive]
+        if lost and self._shop.archive.release(lost, "its workflow ended without a result"):
+            log.warning("rows taken back from ended workflows count=%d first=%s", len(lost), lost[0])
+
+
+def prepare_engine_tables(engine_url: str, engine: Engine) -> None:
+    """Create or upgrade the workflow engine's own tables; part of `fourview db upgrade`."""
+    DBOS(config=_engine_config(engine_url, engine, "db-upgrade"))
+    DBOS.listen_queues([])
+    DBOS.launch()
+    DBOS.destroy()
+
+
+def _engine_config(engine_url: str, engine: Engine, executor_id: str) -> DBOSConfig:
+    """The engine's settings. Executor id and version are always ours: its defaults make processes steal each other's work."""
+    return {
+        "name": "fourview",
+        "system_database_url": engine_url,
+        "system_database_engine": engine,
+        "executor_id": executor_id,
+        "application_version": WORKFLOW_VERSION,
+        "serializer": DBOSPortableJSONSerializer(),  # the default unpickles what it finds in the database
+        "use_listen_notify": False,
+        "log_level": "WARNING",
+    }

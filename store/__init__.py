@@ -1,0 +1,1 @@
+"""What is remembered, and nothing else. SQLAlchemy lives here only."""

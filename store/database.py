@@ -1,0 +1,172 @@
+"""Engines and column types: the same behaviour on SQLite (embedded default) and PostgreSQL.
+
+SQLite: write-ahead log, `synchronous=FULL` (a commit survives a power cut), BEGIN IMMEDIATE for every writing transaction, so that two
+writers wait for each other instead of failing, and an engine of its own for readers, which never takes the write lock.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.engine import URL, make_url
+
+from store import tables
+
+#: For modules outside this room: what they hold, and what they may catch.
+Engine = sa.Engine
+DatabaseAway = sa.exc.OperationalError
+
+#: How long a statement waits for another writer. Orthanc gives up on a C-STORE answer after 10 s; we answer 0xA700 before.
+BUSY_TIMEOUT_SECONDS = 5
+
+
+class OldSchema(Exception):
+    """The database has another schema than this release; the message says which command to run."""
+
+
+def _url(url: str) -> URL:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    return parsed
+
+
+def write_engine(url: str) -> sa.Engine:
+    """The engine of every transaction that may write."""
+    parsed = _url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+    engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
+    _sqlite_pragmas(engine, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin_immediate(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def read_engine(url: str) -> sa.Engine:
+    """The engine of listings and pages; on SQLite it cannot write and never blocks a writer."""
+    parsed = _url(url)
+    if parsed.get_backend_name() != "sqlite":
+        engine = sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+        return engine.execution_options(postgresql_readonly=True)
+    engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
+    _sqlite_pragmas(engine, "PRAGMA query_only=ON", "PRAGMA case_sensitive_like=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin_deferred(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _sqlite_pragmas(engine: sa.Engine, *pragmas: str) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+
+
+def database_now(connection: sa.Connection) -> datetime:
+    """The database's clock: one clock for every host, for due times and leases. Aware UTC."""
+    if connection.dialect.name == "sqlite":
+        text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')").scalar_one()
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    return now.astimezone(UTC)
+
+
+def insert_or_ignore(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless a unique constraint says that it is there already; whether it was inserted."""
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    statement = insert(table).values(**values).on_conflict_do_nothing()
+    # The row count does not tell: with PostgreSQL's driver it is -1 where a key is generated.
+    return connection.execute(statement.returning(*table.primary_key)).first() is not None
+
+
+def workflow_engine(url: str) -> sa.Engine:
+    """The engine that the workflow engine's own code runs on: it begins its transactions itself."""
+    parsed = _url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+    engine = sa.create_engine(parsed)
+
+    @sa.event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        if sqlite3.sqlite_version_info < (3, 42):
+            # Its schema asks for unixepoch('subsec'), which older SQLite answers with NULL.
+            connection.create_function("unixepoch", -1, _unixepoch)
+
+    return engine
+
+
+def _unixepoch(*arguments: object) -> float:
+    """SQLite's unixepoch() of now, for the forms that the workflow engine's schema uses."""
+    return time.time() if "subsec" in arguments or "subsecond" in arguments else int(time.time())
+
+
+def engine_database(database_url: str) -> str:
+    """Where the workflow engine keeps its tables: its own file beside ours on SQLite, its own schema in our database on PostgreSQL."""
+    parsed = make_url(database_url)
+    if parsed.get_backend_name() != "sqlite":
+        return database_url
+    path = Path(str(parsed.database))
+    return f"sqlite:///{path.with_name(path.stem + '-engine' + path.suffix)}"
+
+
+def alembic_config(engine: sa.Engine) -> AlembicConfig:
+    """Alembic's configuration for the migrations of this package, bound to `engine`."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["engine"] = engine
+    return config
+
+
+def upgrade(engine: sa.Engine) -> tuple[str | None, str]:
+    """Bring the schema to this release; returns (revision before, revision now)."""
+    before = schema_revision(engine)
+    command.upgrade(alembic_config(engine), "head")
+    after = schema_revision(engine)
+    assert after is not None
+    with engine.begin() as connection:
+        # Identity of this installation: made once, never changed, part of every result object.
+        made = uuid.uuid4()
+        insert_or_ignore(connection, tables.installation, {"name": "device_uid", "value": f"2.25.{made.int}"})
+        insert_or_ignore(connection, tables.installation, {"name": "serial_number", "value": made.hex[:16].upper()})
+    return before, after
+
+
+def require_current_schema(engine: sa.Engine) -> None:
+    """Raise OldSchema unless the schema is exactly that of this release."""
+    head = ScriptDirectory.from_config(alembic_config(engine)).get_current_head()
+    found = schema_revision(engine)
+    if found != head:
+        what = "has no tables yet" if found is None else f"has schema {found}, this release needs {head}"
+        raise OldSchema(f"the database {engine.url.render_as_string(hide_password=True)} {what}: run `fourview db upgrade`")
+
+
+def schema_revision(engine: sa.Engine) -> str | None:
+    """The schema that the database has; None when it has no tables."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,302 @@
+"""Listings on the read-only engine: studies and what happened to them, and the result objects that QIDO-RS searches (PS3.18 10.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from store import tables
+from store.archive import UnknownStudy
+from store.database import database_now
+from store.header import folded
+from store.look import scores_from
+from store.study import HANGING_ORDER
+
+#: Processes renew their lease every `BEAT_SECONDS`; one that did not for `LEASE_SECONDS` is taken for dead.
+BEAT_SECONDS = 3.0
+LEASE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """A result object as it is remembered; `header` is the DICOM JSON model without group 0002 and pixel data."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    header: Mapping[str, Any]
+    file_name: str
+
+
+class Search:
+    """Read-only questions about everything that is remembered."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    # ------------------------------------------------------------------------------------------------------------- studies
+
+    def studies(self, state: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+        """One line per study, the one that last received an instance first."""
+        study, version = tables.study, tables.version
+        newest = (
+            sa.select(version.c.study_instance_uid, sa.func.max(version.c.number).label("version"))
+            .group_by(version.c.study_instance_uid)
+            .subquery()
+        )
+        query = (
+            sa.select(
+                study.c.study_instance_uid,
+                study.c.state,
+                study.c.state_reason,
+                study.c.revision,
+                study.c.study_date,
+                study.c.first_instance_at,
+                study.c.last_instance_at,
+                study.c.due_at,
+                newest.c.version,
+            )
+            .outerjoin(newest, newest.c.study_instance_uid == study.c.study_instance_uid)
+            .order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid)
+            .limit(limit)
+        )
+        if state is not None:
+            query = query.where(study.c.state == state)
+        with self._engine.begin() as connection:
+            return [dict(row._mapping) for row in connection.execute(query).all()]
+
+    def study(self, study_instance_uid: str) -> dict[str, Any]:
+        """Everything about one study: state, images, scores, versions with their objects, deliveries, timeline. Raises UnknownStudy."""
+        with self._engine.begin() as connection:
+            row = connection.execute(sa.select(tables.study).where(tables.study.c.study_instance_uid == study_instance_uid)).first()
+            if row is None:
+                raise UnknownStudy(f"no study {study_instance_uid} is known here; `fourview studies` lists those that are")
+
+            def rows(table: sa.Table, order: sa.Column[Any]) -> Sequence[sa.Row[Any]]:
+                mine = table.c.study_instance_uid == study_instance_uid
+                return connection.execute(sa.select(table).where(mine).order_by(order)).all()
+
+            scores: dict[int, list[dict[str, Any]]] = {}
+            for score in rows(tables.score, tables.score.c.id):
+                scores.setdefault(score.instance_id, []).append(_score(score))
+            objects: dict[int, list[dict[str, Any]]] = {}
+            for one in rows(tables.result_object, tables.result_object.c.kind):
+                names = ("kind", "sop_instance_uid", "series_instance_uid", "file_name", "png_file", "sha256", "size_bytes")
+                objects.setdefault(one.version_id, []).append(_picked(one, names))
+            runs = {one.id: one for one in rows(tables.run, tables.run.c.created_at)}
+            versions = rows(tables.version, tables.version.c.number)
+            images = [_image(one, scores.get(one.id, [])) for one in rows(tables.instance, tables.instance.c.id)]
+            return {
+                **_picked(row, ("study_instance_uid", "state", "state_reason", "revision", "study_date", "due_at")),
+                **_picked(row, ("first_instance_at", "last_instance_at")),
+                "rule": {
+                    **{name: row._mapping[f"rule_{name}"] for name in ("name", "action", "reason")},
+                    "values": row.rule_values or {},
+                    "send_to": row.rule_send_to or [],
+                },
+                "slots": _slots(images, runs[versions[-1].run_id].selection if versions else {}),
+                "images": images,
+                "runs": [
+                    {
+                        **_picked(one, ("number", "run_id", "outcome", "losers", "warnings", "trained", "created_at")),
+                        "model": runs[one.run_id].model,
+                        "selection": runs[one.run_id].selection,
+                        "objects": objects.get(one.id, []),
+                    }
+                    for one in versions
+                ],
+                "deliveries": [_picked(one, _DELIVERY) for one in rows(tables.delivery, tables.delivery.c.id)],
+                "timeline": [_picked(one, ("at", "text")) for one in rows(tables.timeline, tables.timeline.c.id)],
+            }
+
+    def request(self, request_id: str) -> str | None:
+        """What a worker answered to a person's request; None while no worker has looked at it."""
+        row = tables.decision
+        with self._engine.begin() as connection:
+            found = connection.execute(sa.select(row.c.answer, row.c.applied_at).where(row.c.request_id == request_id)).one()
+            return None if found.applied_at is None else str(found.answer)
+
+    def deliveries(self, state: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+        """One line per delivery, newest first."""
+        row = tables.delivery
+        query = sa.select(row).order_by(row.c.id.desc()).limit(limit)
+        if state is not None:
+            query = query.where(row.c.state == state)
+        with self._engine.begin() as connection:
+            return [_picked(one, ("id", "study_instance_uid", *_DELIVERY)) for one in connection.execute(query).all()]
+
+    def living(self, role: str) -> list[str]:
+        """The processes of a role that renewed their lease lately."""
+        row = tables.lease
+        with self._engine.begin() as connection:
+            limit = database_now(connection) - timedelta(seconds=LEASE_SECONDS)
+            return list(connection.execute(sa.select(row.c.process).where(row.c.role == role, row.c.beat_at > limit)).scalars())
+
+    def known_files(self) -> set[str]:
+        """The names of all files that a row links to."""
+        columns = (
+            tables.instance.c.file_name,
+            tables.score.c.preview_file,
+            tables.result_object.c.file_name,
+            tables.result_object.c.png_file,
+        )
+        with self._engine.begin() as connection:
+            return {name for column in columns for name in connection.execute(sa.select(column).where(column.is_not(None))).scalars()}
+
+    # ------------------------------------------------------------------------------------------------------ result objects
+
+    def search(
+        self,
+        level: str,
+        *,
+        study_instance_uid: str | None,
+        series_instance_uid: str | None,
+        matching: Mapping[str, str],
+        limit: int,
+        offset: int,
+    ) -> list[StoredObject]:
+        """One object for each study, series or instance (`level`) of which an object meets every key, newest study date first."""
+        found = self._matching(level, study_instance_uid, series_instance_uid, matching)
+        row = tables.result_object
+        query = (
+            sa.select(row)
+            .join(found, sa.and_(found.c.sop_instance_uid == row.c.sop_instance_uid, found.c.place == 1))
+            .order_by(row.c.study_date.desc(), row.c.study_instance_uid, row.c.series_instance_uid, row.c.sop_instance_uid)
+            .limit(limit)
+            .offset(offset)
+        )
+        with self._engine.begin() as connection:
+            return [_stored(one) for one in connection.execute(query).all()]
+
+    def count(self, level: str, *, study_instance_uid: str | None, series_instance_uid: str | None, matching: Mapping[str, str]) -> int:
+        """How many `search` would find without a limit."""
+        found = self._matching(level, study_instance_uid, series_instance_uid, matching)
+        with self._engine.begin() as connection:
+            return connection.execute(sa.select(sa.func.count()).select_from(found).where(found.c.place == 1)).scalar_one()
+
+    def objects(self, study_instance_uids: Sequence[str]) -> list[StoredObject]:
+        """Every result object of these studies, in the order in which they were made."""
+        row = tables.result_object
+        query = sa.select(row).where(row.c.study_instance_uid.in_(study_instance_uids)).order_by(row.c.version_id, row.c.kind.desc())
+        with self._engine.begin() as connection:
+            return [_stored(one) for one in connection.execute(query).all()]
+
+    def _matching(self, level: str, study: str | None, series: str | None, matching: Mapping[str, str]) -> sa.Subquery:
+        row = tables.result_object
+        conditions = [_condition(keyword, value) for keyword, value in matching.items()]
+        if study is not None:
+            conditions.append(row.c.study_instance_uid == study)
+        if series is not None:
+            conditions.append(row.c.series_instance_uid == series)
+        place = sa.func.row_number().over(partition_by=_LEVELS[level], order_by=(row.c.version_id.desc(), row.c.sop_instance_uid))
+        return sa.select(row.c.sop_instance_uid, place.label("place")).where(*conditions).subquery()
+
+
+_DELIVERY = ("destination", "sop_instance_uid", "state", "tries", "status", "reason", "due_at", "sent_at", "confirmed_at")
+
+_LEVELS = {
+    "study": (tables.result_object.c.study_instance_uid,),
+    "series": (tables.result_object.c.study_instance_uid, tables.result_object.c.series_instance_uid),
+    "instance": (tables.result_object.c.sop_instance_uid,),
+}
+
+_UID_COLUMNS = {
+    "StudyInstanceUID": tables.result_object.c.study_instance_uid,
+    "SeriesInstanceUID": tables.result_object.c.series_instance_uid,
+    "SOPInstanceUID": tables.result_object.c.sop_instance_uid,
+    "SOPClassUID": tables.result_object.c.sop_class_uid,
+}
+_TEXT_COLUMNS = {"PatientID": tables.result_object.c.patient_id, "AccessionNumber": tables.result_object.c.accession_number}
+_NAME_COLUMNS = (
+    tables.result_object.c.patient_name,
+    tables.result_object.c.patient_name_ideographic,
+    tables.result_object.c.patient_name_phonetic,
+)
+
+
+def _condition(keyword: str, value: str) -> sa.ColumnElement[bool]:
+    """A key as SQL (PS3.4 C.2.2.2): UID list, date range, wildcards, names without regard to case."""
+    if keyword in _UID_COLUMNS:
+        return _UID_COLUMNS[keyword].in_(value.split("\\"))
+    if keyword == "StudyDate":
+        low, high = value.split("-")
+        return tables.result_object.c.study_date.between(low, high)
+    if keyword in _TEXT_COLUMNS:
+        return _like(_TEXT_COLUMNS[keyword], value)
+    if keyword == "PatientName":
+        return sa.or_(*(_like(column, folded(value)) for column in _NAME_COLUMNS))
+    if keyword == "Modality":
+        return sa.or_(*(_like(tables.result_object.c.modality, one) for one in value.split("\\")))
+    if keyword == "ModalitiesInStudy":
+        other = tables.result_object.alias()
+        same = other.c.study_instance_uid == tables.result_object.c.study_instance_uid
+        return sa.exists().where(same, sa.or_(*(_like(other.c.modality, one) for one in value.split("\\"))))
+    raise ValueError(f"{keyword} is not matched here")
+
+
+def _like(column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
+    escaped = pattern.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return sa.and_(column != "", column.like(escaped.replace("*", "%").replace("?", "_"), escape="!"))
+
+
+def _picked(row: sa.Row[Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: row._mapping[name] for name in names}
+
+
+def _stored(row: sa.Row[Any]) -> StoredObject:
+    names = ("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "header", "file_name")
+    return StoredObject(**_picked(row, names))
+
+
+def _score(row: sa.Row[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "model": f"{row.model['name']} {row.model['version']}",
+        "state": row.state,
+        "error": row.error,
+        "attempt": row.attempt,
+        "duration_seconds": row.duration_seconds,
+    }
+    if row.scores is not None:
+        scores = scores_from(row.scores)
+        found |= {
+            "predicted_class": scores.predicted_class,
+            "probability": scores.probability,
+            "all_probabilities": dict(zip(scores.classes, scores.probabilities, strict=True)),
+            "box": list(scores.box),
+            "warnings": list(scores.warnings),
+        }
+    return found
+
+
+def _slots(images: Sequence[Mapping[str, Any]], selection: Mapping[str, Any]) -> dict[str, Any]:
+    """Per view: the image that the current version read, else the candidates that are here; None for an empty slot."""
+    slots: dict[str, Any] = {}
+    for view in HANGING_ORDER:
+        here = [image["sop_instance_uid"] for image in images if image["view"] == view and image["disposition"] == "candidate"]
+        chosen = selection.get(view)
+        slots[view] = {"sop_instance_uid": chosen["sop_instance_uid"] if chosen else None, "candidates": here} if chosen or here else None
+    return slots
+
+
+def _image(row: sa.Row[Any], scores: list[dict[str, Any]]) -> dict[str, Any]:
+    evidence = row.evidence or {}
+    names = ("sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "modality", "calling_ae_title", "size_bytes", "received_at")
+    return {
+        **_picked(row, names),
+        "disposition": row.disposition,
+        "disposition_reason": row.disposition_reason,
+        "kept": row.file_name is not None,
+        "view": evidence.get("view"),
+        "view_source": evidence.get("view_source", ""),
+        "laterality_source": evidence.get("laterality_source", ""),
+        "kind": evidence.get("kind", ""),
+        "modifiers": evidence.get("modifiers", []),
+        "warnings": [*evidence.get("warnings", []), *evidence.get("conflicts", [])],
+        "scores": scores,
+    }

@@ -1,0 +1,267 @@
+"""The rows. Columns are DICOM keywords in snake_case; times are aware UTC; text is kept as it came, without padding."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite would return a naive one."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime was about to be stored; times are aware UTC")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: BIGINT counts by itself on PostgreSQL only; SQLite counts only INTEGER.
+_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_UID = sa.String(64)
+_HASH = sa.String(64)
+
+
+def _study_key(**options: object) -> sa.Column[str]:
+    return sa.Column("study_instance_uid", _UID, sa.ForeignKey("study.study_instance_uid"), nullable=False, **options)  # type: ignore[arg-type]
+
+
+def _claim() -> tuple[sa.Column[int], sa.Column[str], sa.Column[object]]:
+    """How a row is handed to the workflow engine: `workflow_id` is "{row}:{attempt}" while it works on it, else NULL."""
+    return (
+        sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("workflow_id", sa.String(200), index=True),
+        sa.Column("claimed_at", UtcDateTime),
+    )
+
+
+#: What belongs to the installation and must not change: Device Observer UID, serial number.
+installation = sa.Table(
+    "installation",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+study = sa.Table(
+    "study",
+    metadata,
+    sa.Column("study_instance_uid", _UID, primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("state_reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("revision", sa.Integer, nullable=False, server_default="1"),
+    # Raised whenever something happened that a worker must look at; equal to settled_generation when nothing is open.
+    sa.Column("generation", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("settled_generation", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("due_at", UtcDateTime, index=True),
+    sa.Column("first_instance_at", UtcDateTime, nullable=False),
+    sa.Column("last_instance_at", UtcDateTime, nullable=False),
+    sa.Column("collecting_since", UtcDateTime, nullable=False),
+    sa.Column("patient_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("issuer_of_patient_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("patient_name", sa.Text, nullable=False, server_default=""),
+    sa.Column("patient_birth_date", sa.Text, nullable=False, server_default=""),
+    sa.Column("study_date", sa.Text, nullable=False, server_default="", index=True),
+    # The images that the last look found eligible: a change of it is what "a new eligible image" means.
+    sa.Column("selection_hash", _HASH, nullable=False, server_default=""),
+    # The selection that a run in progress reads: JSON list of instance ids, and the generation at which it was frozen.
+    sa.Column("frozen_instances", sa.JSON),
+    sa.Column("frozen_generation", sa.Integer),
+    sa.Column("frozen_by_request", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("rule_name", sa.Text, nullable=False, server_default=""),
+    sa.Column("rule_hash", _HASH, nullable=False, server_default=""),
+    sa.Column("rule_action", sa.String(16), nullable=False, server_default=""),
+    sa.Column("rule_reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("rule_values", sa.JSON),
+    sa.Column("rule_send_to", sa.JSON),
+    *_claim(),
+    sa.Index("ix_study_open", "generation", "settled_generation"),
+)
+
+instance = sa.Table(
+    "instance",
+    metadata,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    _study_key(index=True),
+    sa.Column("series_instance_uid", _UID, nullable=False),
+    sa.Column("sop_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("sop_class_uid", _UID, nullable=False),
+    sa.Column("transfer_syntax_uid", _UID, nullable=False),
+    sa.Column("modality", sa.String(16), nullable=False),
+    sa.Column("patient_id", sa.Text, nullable=False),
+    sa.Column("issuer_of_patient_id", sa.Text, nullable=False),
+    sa.Column("patient_name", sa.Text, nullable=False),
+    sa.Column("patient_birth_date", sa.Text, nullable=False),
+    sa.Column("file_hash", _HASH, nullable=False),
+    sa.Column("pixel_hash", _HASH),
+    sa.Column("file_name", sa.String(64)),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("origin", sa.String(16), nullable=False),
+    sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("called_ae_title", sa.String(16), nullable=False),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("resolved_at", UtcDateTime),
+    sa.Column("pixels_removed_at", UtcDateTime),
+    # candidate | set aside | ignored | own result | key object | doubt | rejected | failed
+    sa.Column("disposition", sa.String(16), nullable=False, index=True),
+    sa.Column("disposition_reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("evidence", sa.JSON),
+    sa.Column("ranking", sa.JSON),  # what the election looks at beside the evidence
+    sa.Column("rejects", sa.JSON),  # of a Key Object that rejects: the SOP Instance UIDs
+    sa.Column("header", sa.LargeBinary),
+    sa.Column("image_kind", sa.Text, nullable=False, server_default=""),
+    # For drift and gantry reports, per image.
+    sa.Column("manufacturer", sa.Text, nullable=False, server_default=""),
+    sa.Column("manufacturer_model_name", sa.Text, nullable=False, server_default=""),
+    sa.Column("software_versions", sa.Text, nullable=False, server_default=""),
+    sa.Column("station_name", sa.Text, nullable=False, server_default=""),
+    sa.Column("device_serial_number", sa.Text, nullable=False, server_default=""),
+    sa.Column("detector_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("institution_name", sa.Text, nullable=False, server_default=""),
+    sa.Column("body_part_thickness", sa.Text, nullable=False, server_default=""),
+    sa.Column("kvp", sa.Text, nullable=False, server_default=""),
+    sa.UniqueConstraint("study_instance_uid", "sop_instance_uid", "file_hash"),
+)
+
+#: One image read by one model; the first saved result wins.
+score = sa.Table(
+    "score",
+    metadata,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    sa.Column("instance_id", _ID, sa.ForeignKey("instance.id"), nullable=False),
+    _study_key(index=True),
+    sa.Column("model_key", _HASH, nullable=False),
+    sa.Column("model", sa.JSON, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),  # waiting | scored | failed
+    sa.Column("due_at", UtcDateTime),
+    sa.Column("error", sa.Text, nullable=False, server_default=""),
+    sa.Column("scores", sa.JSON),
+    sa.Column("preview_file", sa.String(64)),
+    sa.Column("scored_at", UtcDateTime),
+    sa.Column("duration_seconds", sa.Float),
+    *_claim(),
+    sa.UniqueConstraint("instance_id", "model_key"),
+)
+
+run = sa.Table(
+    "run",
+    metadata,
+    sa.Column("id", _HASH, primary_key=True),
+    _study_key(index=True),
+    sa.Column("model_key", _HASH, nullable=False),
+    sa.Column("model", sa.JSON, nullable=False),
+    sa.Column("selection", sa.JSON, nullable=False),  # view -> {sop_instance_uid, instance_id, pixel_hash, scores | failure}
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+version = sa.Table(
+    "version",
+    metadata,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    _study_key(),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("run_id", _HASH, sa.ForeignKey("run.id"), nullable=False),
+    sa.Column("cause", _HASH, nullable=False),  # without the predecessor
+    sa.Column("object_cause", _HASH, nullable=False, unique=True),  # with it
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("losers", sa.JSON, nullable=False),
+    sa.Column("warnings", sa.JSON, nullable=False),
+    sa.Column("trained", sa.Boolean, nullable=False),
+    sa.Column("requested", sa.Boolean, nullable=False),  # by a person: does not count for the breaker
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("study_instance_uid", "number"),
+)
+
+result_object = sa.Table(
+    "result_object",
+    metadata,
+    sa.Column("sop_instance_uid", _UID, primary_key=True),
+    sa.Column("version_id", _ID, sa.ForeignKey("version.id"), nullable=False, index=True),
+    _study_key(index=True),
+    sa.Column("series_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("sop_class_uid", _UID, nullable=False),
+    sa.Column("transfer_syntax_uid", _UID, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),  # sr | page
+    sa.Column("file_name", sa.String(64), nullable=False),
+    sa.Column("png_file", sa.String(64)),
+    sa.Column("sha256", _HASH, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("header", sa.JSON, nullable=False),  # DICOM JSON model (PS3.18 F) without pixel data
+    # What QIDO-RS matches, as text; the three groups of the name in lower case.
+    sa.Column("study_date", sa.Text, nullable=False, index=True),
+    sa.Column("patient_id", sa.Text, nullable=False, index=True),
+    sa.Column("patient_name", sa.Text, nullable=False),
+    sa.Column("patient_name_ideographic", sa.Text, nullable=False),
+    sa.Column("patient_name_phonetic", sa.Text, nullable=False),
+    sa.Column("accession_number", sa.Text, nullable=False, index=True),
+    sa.Column("modality", sa.String(16), nullable=False),
+)
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    sa.Column("sop_instance_uid", _UID, sa.ForeignKey("result_object.sop_instance_uid"), nullable=False),
+    _study_key(index=True),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),  # waiting | sent | confirmed | refused | expired | cancelled
+    sa.Column("due_at", UtcDateTime, index=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("confirm_tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("status", sa.Integer),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("sent_at", UtcDateTime),
+    sa.Column("confirmed_at", UtcDateTime),
+    *_claim(),
+    sa.UniqueConstraint("sop_instance_uid", "destination"),
+)
+
+#: Processes that live: each renews its row every few seconds.
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("process", sa.String(200), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("beat_at", UtcDateTime, nullable=False),
+)
+
+#: What people decided: reprocess, release. Applied once, kept for ever.
+decision = sa.Table(
+    "decision",
+    metadata,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    sa.Column("request_id", sa.String(64), nullable=False, unique=True),
+    _study_key(index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("person", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("applied_at", UtcDateTime),
+    sa.Column("answer", sa.Text, nullable=False, server_default=""),
+)
+
+timeline = sa.Table(
+    "timeline",
+    metadata,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    _study_key(index=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+)

@@ -1,0 +1,116 @@
+"""Synthetic reports: four views of one study with scores, in which the odd thing is what the test writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from mammograms_made import mammogram, uid
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from pipeline.report import Report, ReportedView
+from store.study import HANGING_ORDER, ImageKind, Installation, ModelIdentity, Outcome, Predecessor, Scores, View, ViewEvidence
+
+CLASSES = ("Mass", "Calcification", "Architectural/Asymmetry", "Normal")
+PROBABILITIES = {
+    View.R_CC: (0.03125, 0.0225, 0.05625, 0.89),
+    View.L_CC: (0.6125, 0.1475, 0.22, 0.02),
+    View.R_MLO: (0.1, 0.15, 0.55, 0.2),
+    View.L_MLO: (0.2, 0.6, 0.1, 0.1),
+}
+INSTALLATION = Installation(
+    ae_title="FOURVIEW", device_uid="2.25.1234", serial_number="a1b2c3", software_version="0.1.0", timezone="Asia/Seoul"
+)
+MODEL = ModelIdentity(
+    name="resnet50",
+    version="1.2.0",
+    weights_sha256="ab" * 32,
+    profile="presentation",
+    engine="torch",
+    classes=CLASSES,
+    manufacturer="Example",
+)
+PREDECESSORS = {
+    "sr": Predecessor(sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33", sop_instance_uid="2.25.55", series_instance_uid="2.25.56"),
+    "page": Predecessor(sop_class_uid="1.2.840.10008.5.1.4.1.1.7", sop_instance_uid="2.25.57", series_instance_uid="2.25.58"),
+}
+
+
+def as_received(ds: Dataset) -> Dataset:
+    """`ds` as another machine would read it: encoded in its own character set, and decoded again."""
+    buffer = BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    buffer.seek(0)
+    return dcmread(buffer, stop_before_pixels=True)
+
+
+def reported_view(
+    view: View,
+    *,
+    header: Dataset | None = None,
+    classes: Sequence[str] = CLASSES,
+    probabilities: Sequence[float] | None = None,
+    failure: str = "",
+    modifiers: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
+    picture: Any = "gradient",
+) -> ReportedView:
+    """`view` analysed with the scores of `PROBABILITIES`, or failed for the reason `failure`."""
+    header = header or as_received(mammogram(view))
+    if isinstance(picture, str):
+        picture = np.tile(np.linspace(0, 255, 200, dtype=np.uint8), (256, 1))
+    scores = Scores(
+        classes=tuple(classes),
+        probabilities=tuple(probabilities or PROBABILITIES[view]),
+        box=(10, 20, 150, 240),
+        rows=256,
+        columns=200,
+        warnings=warnings,
+    )
+    return ReportedView(
+        view=view,
+        header=header,
+        evidence=ViewEvidence(
+            view=view,
+            laterality=view.laterality,
+            laterality_source="ImageLaterality",
+            view_position=view.position,
+            view_source="ViewCodeSequence",
+            kind=ImageKind.FFDM,
+            modifiers=modifiers,
+        ),
+        scores=None if failure else scores,
+        failure=failure,
+        picture=picture,
+    )
+
+
+def made_report(
+    *changed: ReportedView, absent: tuple[View, ...] = (), every_header: Mapping[str, Any] | None = None, **overrides: Any
+) -> Report:
+    """A complete report of four views; `changed` views replace theirs, `every_header` changes attributes of all images."""
+    replaced = {one.view: one for one in changed}
+    views = tuple(
+        replaced.get(view) or reported_view(view, header=as_received(mammogram(view, **(every_header or {}))))
+        for view in HANGING_ORDER
+        if view not in absent
+    )
+    values: dict[str, Any] = {
+        "study_instance_uid": uid("study"),
+        "views": views,
+        "missing": absent,
+        "outcome": Outcome.COMPLETE,
+        "losers": (),
+        "warnings": (),
+        "model": MODEL,
+        "version_number": 1,
+        "created_at": datetime(2026, 11, 20, 22, 30, 15, 123456, tzinfo=UTC),
+        "cause": "c" * 64,
+        "predecessors": {},
+        "installation": INSTALLATION,
+    }
+    return Report(**(values | overrides))

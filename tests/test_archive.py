@@ -1,0 +1,803 @@
+"""Studies as they arrive, on SQLite and PostgreSQL with a clock that stands still: what is selected, reported, held, and what is not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+import sqlalchemy as sa
+from mammograms_made import uid
+from pydicom.dataset import Dataset
+from sqlalchemy.exc import OperationalError
+from stepped_store import CEILING, MODEL, RETAKE, FixedRuling, SteppedStore, exam, image, implicit, made_scores, rejection
+
+from store import tables
+from store.archive import ATTEMPTS, Archive, Busy, Kept, UnknownStudy
+from store.study import HANGING_ORDER, ImageKind, View, WhenIncomplete
+
+STUDY = uid("study")
+NEW, DUPLICATE, IGNORED, OWN_RESULT = Kept.NEW, Kept.DUPLICATE, Kept.IGNORED, Kept.OWN_RESULT
+
+
+def uids(*instances: Dataset) -> list[str]:
+    return [str(ds.SOPInstanceUID) for ds in instances]
+
+
+def outcomes(stepped: SteppedStore) -> list[str]:
+    return [version["outcome"] for version in stepped.versions()]
+
+
+def timeline(stepped: SteppedStore) -> str:
+    return "\n".join(line["text"] for line in stepped.study()["timeline"])
+
+
+def reason(stepped: SteppedStore) -> str:
+    return str(stepped.study()["state_reason"])
+
+
+def request(stepped: SteppedStore, name: str = "r1") -> str | None:
+    """Ask for a reprocess and let it run; what the worker answered."""
+    stepped.archive.request_reprocess(STUDY, request_id=name, person="Kim")
+    stepped.work()
+    return stepped.search.request(name)
+
+
+# ------------------------------------------------------------------------------------------------------------ complete studies
+
+
+def test_a_complete_study_is_analysed_once(stepped: SteppedStore) -> None:
+    assert stepped.receive(*exam()) == [NEW] * 4
+    stepped.work()
+    assert stepped.state() == "collecting" and sorted(stepped.scored) == sorted(uids(*exam())), "views are read as they arrive"
+    assert (stepped.study()["due_at"] - stepped.now).total_seconds() == RETAKE
+    stepped.step(RETAKE - 1)
+    stepped.work()
+    assert stepped.versions() == []
+    stepped.step(1)
+    stepped.work()
+    assert stepped.state() == "analysed" and outcomes(stepped) == ["COMPLETE"]
+    assert stepped.selected() == dict(zip(HANGING_ORDER, uids(*exam()), strict=True))
+    assert len(stepped.study()["deliveries"]) == 2 and len(stepped.scored) == 4
+    stepped.step(24 * 3600)
+    stepped.work()
+    assert len(stepped.versions()) == 1 and len(stepped.scored) == 4, "time alone changes nothing"
+
+
+def test_the_run_is_the_same_in_every_order_of_arrival(stepped: SteppedStore) -> None:
+    """Orders, pauses and resends by chance (from one seed) give the same selection."""
+    chance = random.Random(1)
+    found = set()
+    for number, order in enumerate(chance.sample(list(permutations(range(4))), 8)):
+        name = f"order {number}"
+        views = exam(study=name)
+        for place in order:
+            # Run ids contain the UIDs; so every study has the same ones.
+            views[place].StudyInstanceUID = uid(name)
+            views[place].SOPInstanceUID = uid("shared", place)
+            views[place].file_meta.MediaStorageSOPInstanceUID = uid("shared", place)
+            stepped.receive(views[place])
+            if chance.random() < 0.4:
+                stepped.step(chance.choice((1, 20, 59)))
+                stepped.work()
+            if chance.random() < 0.3:
+                assert stepped.receive(views[place]) == [DUPLICATE]
+        stepped.settle()
+        [version] = stepped.versions(name)
+        hashes = tuple((view, slot["sop_instance_uid"], slot["pixel_hash"]) for view, slot in version["selection"].items())
+        found.add((version["outcome"], hashes))
+    assert len(found) == 1
+
+
+def test_each_order_of_one_study_gives_the_same_run_id(stepped: SteppedStore, tmp_path_factory: pytest.TempPathFactory) -> None:
+    from store.database import upgrade, write_engine
+
+    expected = None
+    for order in ((0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)):
+        folder = tmp_path_factory.mktemp("order")
+        engine = write_engine(f"sqlite:///{folder / 'order.db'}")
+        upgrade(engine)
+        other = SteppedStore(engine, folder / "files")
+        other.receive(*(exam()[place] for place in order))
+        other.settle()
+        found = (other.versions()[0]["run_id"], other.versions()[0]["objects"])
+        expected = expected or found
+        assert found == expected
+        engine.dispose()
+    stepped.receive(*exam())
+    stepped.settle()
+    assert (stepped.versions()[0]["run_id"], stepped.versions()[0]["objects"]) == expected, "and so does the other database"
+
+
+def test_two_studies_interleaved_stay_apart(stepped: SteppedStore) -> None:
+    for one, other in zip(exam(study="a"), exam(study="b", PatientID="P2"), strict=True):
+        stepped.receive(one)
+        stepped.receive(other)
+        stepped.work()
+    stepped.settle()
+    assert [stepped.state("a"), stepped.state("b")] == ["analysed", "analysed"]
+    assert stepped.selected(study="a") != stepped.selected(study="b")
+
+
+# ---------------------------------------------------------------------------------------------------------- the same image again
+
+
+def test_the_same_bytes_again_are_no_news(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    assert stepped.receive(*exam()) == [DUPLICATE] * 4
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.versions()) == 1
+    assert stepped.study()["revision"] == 1 and len(stepped.study()["images"]) == 4
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_another_transfer_syntax_is_the_same_image(stepped: SteppedStore, late: bool) -> None:
+    views = exam()
+    stepped.receive(*views)
+    if late:
+        stepped.settle()
+    else:
+        stepped.work()
+    assert stepped.receive(implicit(views[0])) == [NEW]
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.versions()) == 1
+    assert stepped.dispositions()[views[0].SOPInstanceUID] == ["candidate", "copy"]
+    assert stepped.decoded.count(views[0].SOPInstanceUID) == 2, "only its pixels tell that it is the same"
+    assert stepped.scored.count(views[0].SOPInstanceUID) == 1
+
+
+@pytest.mark.parametrize("moment", ["collecting", "analysing", "analysed"])
+def test_other_pixels_under_one_uid_are_held(stepped: SteppedStore, moment: str) -> None:
+    stepped.receive(*exam())
+    stepped.work(read=moment != "analysing")
+    if moment != "collecting":
+        stepped.step(RETAKE)
+        stepped.work(read=moment != "analysing")
+    assert stepped.state() == moment
+    other = image(View.L_CC, "other pixels", SOPInstanceUID=exam()[1].SOPInstanceUID)
+    assert stepped.receive(other) == [NEW]
+    stepped.work()
+    assert stepped.state() == "held" and "different pixels" in reason(stepped)
+    assert "refused" in str(request(stepped))
+    assert (moment == "analysed") == bool(stepped.study()["deliveries"])
+
+
+def test_a_result_of_ours_that_comes_back_changes_nothing(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    before = stepped.study()
+    result = image(View.L_CC, SOPInstanceUID=before["runs"][0]["objects"][0]["sop_instance_uid"], Modality="SR")
+    assert stepped.receive(result) == [OWN_RESULT]
+    stepped.step(1)
+    stepped.work()
+    after = stepped.study()
+    assert {name: after[name] for name in ("state", "revision", "due_at", "runs")} == {
+        name: before[name] for name in ("state", "revision", "due_at", "runs")
+    }
+    assert after["images"][-1]["disposition"] == "own result"
+
+
+def test_removed_pixels_that_come_again_are_linked_again(stepped: SteppedStore) -> None:
+    view = exam()[0]
+    stepped.receive(view)
+    stepped.work()
+    with stepped.engine.begin() as connection:
+        connection.execute(sa.update(tables.instance).values(file_name=None, pixels_removed_at=stepped.now))
+    assert not stepped.study()["images"][0]["kept"]
+    assert stepped.receive(view) == [NEW]
+    assert [one["kept"] for one in stepped.study()["images"]] == [True]
+
+
+# ------------------------------------------------------------------------------------------------------------- late and retaken
+
+
+def test_a_late_view_makes_a_second_version(stepped: SteppedStore) -> None:
+    stepped.policy = replace(stepped.policy, when_incomplete=WhenIncomplete.ANALYSE)
+    *three, last = exam()
+    stepped.receive(*three)
+    stepped.settle()
+    assert outcomes(stepped) == ["PARTIAL"]
+    first = stepped.versions()[0]
+    stepped.receive(last)
+    stepped.work()
+    assert stepped.state() == "collecting" and stepped.study()["revision"] == 2
+    stepped.settle()
+    assert outcomes(stepped) == ["PARTIAL", "COMPLETE"]
+    second = stepped.versions()[1]
+    assert second["number"] == 2 and second["run_id"] != first["run_id"]
+    assert {one["series_instance_uid"] for one in first["objects"]} == {one["series_instance_uid"] for one in second["objects"]}
+    assert len(stepped.scored) == 4, "what was read is not read again"
+
+
+def test_a_retake_is_elected_and_a_rejected_one_gives_the_slot_back(stepped: SteppedStore) -> None:
+    """Retaken, then the retake is rejected: a third version that says what the first said, as new objects."""
+    stepped.receive(*exam())
+    stepped.settle()
+    retake = image(View.L_CC, "retake", AcquisitionTime="103000")
+    stepped.receive(retake)
+    stepped.settle()
+    assert stepped.selected()[View.L_CC] == retake.SOPInstanceUID
+    assert stepped.versions()[1]["losers"][0]["rule"] == 7
+    stepped.receive(rejection(retake))
+    stepped.settle()
+    first, second, third = stepped.versions()
+    assert stepped.selected()[View.L_CC] == exam()[1].SOPInstanceUID
+    assert first["run_id"] == third["run_id"] != second["run_id"]
+    objects = {one["sop_instance_uid"] for version in (first, second, third) for one in version["objects"]}
+    assert len(objects) == 6, "a return to an earlier selection is a new version with UIDs of its own"
+    causes = stepped.rows(sa.select(tables.version.c.cause, tables.version.c.object_cause).order_by(tables.version.c.number))
+    assert causes[0].cause == causes[2].cause and causes[0].object_cause != causes[2].object_cause
+    assert stepped.dispositions()[retake.SOPInstanceUID] == ["rejected"]
+    assert len(stepped.scored) == 5
+
+
+def test_a_new_image_restarts_the_wait_for_a_retake(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.step(RETAKE - 10)
+    retake = image(View.R_MLO, "retake", AcquisitionTime="103000")
+    stepped.receive(retake)
+    stepped.step(20)
+    stepped.work()
+    assert stepped.state() == "collecting"
+    stepped.settle()
+    assert len(stepped.versions()) == 1 and stepped.selected()[View.R_MLO] == retake.SOPInstanceUID
+
+
+def test_a_new_image_during_analysing_is_not_lost(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work()
+    stepped.step(RETAKE)
+    stepped.work(report=False)
+    assert stepped.state() == "analysing"
+    retake = image(View.L_CC, "retake", AcquisitionTime="103000")
+    stepped.receive(retake)
+    stepped.advance(STUDY)
+    stepped.report(STUDY)
+    assert stepped.state() == "analysed" and stepped.selected()[View.L_CC] == exam()[1].SOPInstanceUID, "the run that was on its way is saved"
+    stepped.settle()
+    assert len(stepped.versions()) == 2 and stepped.selected()[View.L_CC] == retake.SOPInstanceUID
+    assert stepped.study()["revision"] == 2
+
+
+def test_an_image_that_came_just_before_the_freeze_is_not_lost(stepped: SteppedStore) -> None:
+    """Kept, but its header is read only after the selection was frozen without it."""
+    stepped.receive(*exam())
+    stepped.work()
+    stepped.step(RETAKE)
+    retake = image(View.L_CC, "retake", AcquisitionTime="103000")
+    stepped.receive(retake)
+    assert stepped.archive.advance(STUDY, {}, stepped.policy, lambda *_: FixedRuling())
+    assert stepped.state() == "analysing"
+    assert stepped.advance(STUDY)
+    stepped.report(STUDY)
+    stepped.settle()
+    assert len(stepped.versions()) == 2 and stepped.selected()[View.L_CC] == retake.SOPInstanceUID
+
+
+# ------------------------------------------------------------------------------------------------------------------ rejections
+
+
+def test_a_rejection_may_come_before_its_image(stepped: SteppedStore) -> None:
+    bad = image(View.L_CC, "bad", AcquisitionTime="120000")
+    stepped.receive(rejection(bad), bad)
+    stepped.work()
+    assert stepped.state() == "collecting", "nothing was selected that a rejection could empty"
+    stepped.receive(*exam())
+    stepped.settle()
+    assert stepped.state() == "analysed" and stepped.selected()[View.L_CC] == exam()[1].SOPInstanceUID
+    assert stepped.dispositions()[bad.SOPInstanceUID] == ["rejected"]
+
+
+@pytest.mark.parametrize("order", list(permutations(("bad", "rejection", "exam"))))
+def test_the_order_of_a_rejection_does_not_matter(stepped: SteppedStore, order: tuple[str, ...]) -> None:
+    bad = image(View.R_CC, "bad", AcquisitionTime="120000")
+    arriving = {"bad": [bad], "rejection": [rejection(bad)], "exam": exam()}
+    for name in order:
+        stepped.receive(*arriving[name])
+        stepped.work()
+        stepped.step(5)
+    stepped.settle()
+    assert stepped.state() == "analysed" and outcomes(stepped) == ["COMPLETE"]
+    assert list(stepped.selected().values()) == uids(*exam())
+    assert stepped.dispositions()[bad.SOPInstanceUID] == ["rejected"]
+
+
+def test_a_rejection_of_everything_withdraws(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    stepped.receive(rejection(*exam(), title="113038"))
+    stepped.settle()
+    assert stepped.state() == "withdrawn" and len(stepped.versions()) == 1
+    assert "refused" in str(request(stepped))
+    assert stepped.ledger.claim() == [], "nothing of it is sent any more"
+    stepped.receive(image(View.L_CC, "late"))
+    stepped.settle()
+    assert stepped.state() == "withdrawn" and len(stepped.versions()) == 1, "never again without a person"
+
+
+def test_a_rejection_of_everything_during_analysing_withdraws_without_deliveries(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.step(RETAKE)
+    stepped.work(read=False)
+    assert stepped.state() == "analysing"
+    stepped.receive(rejection(*exam()))
+    stepped.settle()
+    assert stepped.state() == "withdrawn" and len(stepped.versions()) == 1 and stepped.study()["deliveries"] == []
+
+
+def test_a_key_object_that_rejects_nothing_is_no_news(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    marked = rejection(*exam(), title="113000")
+    stepped.receive(marked)
+    stepped.settle()
+    assert stepped.state() == "analysed" and stepped.study()["revision"] == 1
+    assert stepped.dispositions()[marked.SOPInstanceUID] == ["key object"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------- doubt
+
+PATIENTS = {
+    "another identifier": ({"PatientID": "P2"}, True),
+    "another issuer": ({"IssuerOfPatientID": "ELSEWHERE"}, True),
+    "another name and birth date": ({"PatientName": "Roe^Mary", "PatientBirthDate": "19800101"}, True),
+    "another name alone": ({"PatientName": "Roe^Jane"}, False),
+    "another birth date alone": ({"PatientBirthDate": "19800101"}, False),
+    "the same name written otherwise, other birth date": ({"PatientName": "DOE, Jane ^^", "PatientBirthDate": "19710101"}, False),
+}
+
+
+@pytest.mark.parametrize("name", PATIENTS)
+def test_another_patient_is_held(stepped: SteppedStore, name: str) -> None:
+    changes, held = PATIENTS[name]
+    *three, last = exam()
+    stepped.receive(*three, image(View.L_MLO, **changes))
+    stepped.settle()
+    assert last.SOPInstanceUID in stepped.dispositions()
+    assert stepped.state() == ("held" if held else "analysed")
+    assert ("another patient" in reason(stepped)) == held and bool(stepped.study()["deliveries"]) == (not held)
+
+
+def test_no_name_or_birth_date_stands_on_the_timeline(stepped: SteppedStore) -> None:
+    stepped.receive(*exam()[:3], image(View.L_MLO, PatientName="Roe^Mary", PatientBirthDate="19800101"))
+    stepped.settle()
+    written = timeline(stepped) + reason(stepped)
+    assert not [word for word in ("Roe", "Mary", "Doe", "Jane", "1980", "1970", "P1") if word in written]
+
+
+def test_only_an_image_that_would_fill_a_slot_raises_a_doubt(stepped: SteppedStore) -> None:
+    """Set aside with a contradictory side, or of another patient: recorded, changes nothing."""
+    stepped.receive(*exam())
+    stepped.receive(image(View.L_CC, "processing", PresentationIntentType="FOR PROCESSING", PatientID="P9"))
+    stepped.receive(image(View.L_CC, "tomo", ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"], Laterality="R"))
+    stepped.receive(image(View.L_CC, "synthetic", ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]))
+    stepped.settle()
+    assert stepped.state() == "analysed" and list(stepped.selected().values()) == uids(*exam())
+    assert sorted(sum(stepped.dispositions().values(), [])) == ["candidate"] * 4 + ["set aside"] * 3
+
+
+@pytest.mark.parametrize("moment", ["collecting", "analysed", "incomplete"])
+def test_a_contradictory_side_is_held(stepped: SteppedStore, moment: str) -> None:
+    stepped.receive(*exam()[: 3 if moment == "incomplete" else 4])
+    stepped.work() if moment == "collecting" else stepped.settle()
+    assert stepped.state() == moment
+    region = Dataset()
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "73056007", "SCT", "Right breast"
+    stepped.receive(image(View.L_CC, "odd", AnatomicRegionSequence=[region]))
+    stepped.settle()
+    assert stepped.state() == "held" and "contradictory" in reason(stepped)
+    assert len(stepped.versions()) == (moment == "analysed")
+
+
+def test_a_doubt_during_analysing_saves_the_version_without_deliveries(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.step(RETAKE)
+    stepped.work(read=False)
+    assert stepped.state() == "analysing"
+    stepped.receive(image(View.L_CC, "foreign", PatientID="P2"))
+    stepped.work(read=False)
+    assert stepped.state() == "held"
+    stepped.settle()
+    assert stepped.state() == "held" and len(stepped.versions()) == 1 and stepped.study()["deliveries"] == []
+    assert "another patient" in reason(stepped), "why it is held stays to be read"
+
+
+def test_waiting_deliveries_of_a_study_stop_with_a_doubt(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    stepped.receive(image(View.L_CC, "foreign", PatientID="P2"))
+    stepped.work()
+    assert stepped.state() == "held" and stepped.ledger.claim() == []
+
+
+def test_a_held_study_stays_held_and_can_be_asked_for_when_the_doubt_is_gone(stepped: SteppedStore) -> None:
+    foreign = image(View.L_CC, "foreign", PatientID="P2")
+    stepped.receive(*exam(), foreign)
+    stepped.settle()
+    assert stepped.state() == "held"
+    assert "refused" in str(request(stepped, "too early"))
+    stepped.receive(rejection(foreign))
+    stepped.settle()
+    assert stepped.state() == "held", "only a person releases"
+    assert request(stepped, "now") == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and list(stepped.selected().values()) == uids(*exam())
+
+
+def test_more_than_five_versions_in_a_day_are_held(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    for number in range(1, 6):
+        stepped.receive(image(View.L_CC, f"retake {number}", AcquisitionTime=f"1100{number:02}"))
+        stepped.settle()
+    assert stepped.state() == "held" and len(stepped.versions()) == 5
+    assert request(stepped) == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.versions()) == 6
+    stepped.step(24 * 3600)
+    stepped.receive(image(View.L_CC, "next day", AcquisitionTime="120000"))
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.versions()) == 7
+
+
+# ------------------------------------------------------------------------------------------------------ the ceiling, and the rules
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "found"),
+    [(WhenIncomplete.HOLD, "incomplete", []), (WhenIncomplete.ANALYSE, "analysed", ["PARTIAL"]), (WhenIncomplete.IGNORE, "ignored", [])],
+)
+def test_three_of_four_wait_for_the_ceiling(stepped: SteppedStore, policy: WhenIncomplete, state: str, found: list[str]) -> None:
+    stepped.policy = replace(stepped.policy, when_incomplete=policy)
+    stepped.receive(*exam()[:3])
+    stepped.step(CEILING - 1)
+    stepped.work()
+    assert stepped.state() == "collecting" and reason(stepped) == "waiting for L-MLO"
+    stepped.step(1)
+    stepped.settle()
+    assert stepped.state() == state and outcomes(stepped) == found
+    assert len(stepped.scored) == 3, "its scores are to be seen here"
+    assert bool(stepped.study()["deliveries"]) == (state == "analysed")
+
+
+def test_an_incomplete_study_goes_on_when_the_last_view_comes(stepped: SteppedStore) -> None:
+    stepped.receive(*exam()[:3])
+    stepped.settle()
+    stepped.receive(exam()[3])
+    stepped.settle()
+    assert stepped.state() == "analysed" and outcomes(stepped) == ["COMPLETE"] and stepped.study()["revision"] == 2
+
+
+def test_one_side_alone_is_unilateral(stepped: SteppedStore) -> None:
+    stepped.receive(image(View.R_CC), image(View.R_MLO))
+    stepped.settle()
+    assert outcomes(stepped) == ["UNILATERAL"]
+
+
+def test_one_side_alone_is_not_unilateral_when_the_other_was_seen(stepped: SteppedStore) -> None:
+    stepped.receive(image(View.R_CC), image(View.R_MLO), image(View.L_CC, PresentationIntentType="FOR PROCESSING"))
+    stepped.settle()
+    assert stepped.state() == "incomplete"
+
+
+@pytest.mark.parametrize(("action", "state"), [("hold", "held"), ("ignore", "ignored")])
+def test_a_rule_may_hold_or_ignore(stepped: SteppedStore, action: str, state: str) -> None:
+    stepped.ruling = FixedRuling(action=action, reason="the rule says so", send_to=())
+    stepped.receive(*exam())
+    stepped.settle()
+    assert stepped.state() == state and reason(stepped) == "the rule says so"
+    assert stepped.scored == [], "no early scoring without a rule that analyses"
+    stepped.ruling = FixedRuling()
+    assert request(stepped) == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.scored) == 4
+
+
+def test_nothing_for_us_is_ignored_at_the_ceiling(stepped: SteppedStore) -> None:
+    assert stepped.receive(image(View.L_CC, "us", Modality="US"), ignored="ultrasound is not analysed") == [IGNORED]
+    assert stepped.receive(image(View.L_CC, "us", Modality="US"), ignored="ultrasound is not analysed") == [DUPLICATE]
+    stepped.settle()
+    assert stepped.state() == "ignored" and "no image" in reason(stepped)
+    assert stepped.study()["images"][0]["disposition_reason"] == "ultrasound is not analysed"
+    stepped.receive(*exam())
+    stepped.settle()
+    assert stepped.state() == "analysed"
+
+
+def test_an_ignored_object_only_lengthens_the_wait(stepped: SteppedStore) -> None:
+    stepped.receive(*exam()[:3])
+    stepped.step(CEILING - 10)
+    stepped.receive(image(View.L_CC, "us", Modality="US"), ignored="ultrasound")
+    stepped.step(20)
+    stepped.work()
+    assert stepped.state() == "collecting"
+    stepped.settle()
+    assert stepped.state() == "incomplete" and stepped.study()["revision"] == 1
+
+
+def test_a_kind_that_the_model_card_does_not_list_is_set_aside(stepped: SteppedStore) -> None:
+    synthetic = [image(view, "s", ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]) for view in HANGING_ORDER]
+    stepped.receive(*synthetic)
+    stepped.settle()
+    assert stepped.state() == "ignored"
+    stepped.policy = replace(stepped.policy, image_kinds=frozenset({ImageKind.FFDM, ImageKind.SYNTHETIC_2D}))
+    stepped.receive(image(View.L_CC))
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"] and stepped.selected()[View.L_CC] == image(View.L_CC).SOPInstanceUID, "FFDM ranks higher"
+
+
+# -------------------------------------------------------------------------------------------------------------- unreadable images
+
+
+def test_another_candidate_stands_in_for_an_unreadable_one(stepped: SteppedStore) -> None:
+    better = image(View.L_CC, "later", AcquisitionTime="110000")
+    stepped.broken[better.SOPInstanceUID] = True
+    stepped.receive(*exam(), better)
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"] and stepped.selected()[View.L_CC] == exam()[1].SOPInstanceUID
+    assert any(better.SOPInstanceUID in warning for warning in stepped.versions()[0]["warnings"])
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_view_that_cannot_be_read_makes_the_result_partial(stepped: SteppedStore, early: bool) -> None:
+    """Whether the failure is known before the selection is frozen or after: the same result, at the same time."""
+    broken = exam()[1].SOPInstanceUID
+    stepped.broken[broken] = True
+    stepped.receive(*exam())
+    if early:
+        stepped.work()
+        assert stepped.dispositions()[broken] == ["failed"]
+    stepped.step(RETAKE)
+    stepped.work()
+    assert stepped.state() == "analysed" and outcomes(stepped) == ["PARTIAL"]
+    assert stepped.versions()[0]["selection"][View.L_CC]["failure"] == "its pixels are broken"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_study_fails_only_when_no_view_can_be_read(stepped: SteppedStore, early: bool) -> None:
+    stepped.broken = dict.fromkeys(uids(*exam()), True)
+    stepped.receive(*exam())
+    if early:
+        stepped.work()
+    stepped.step(RETAKE)
+    stepped.work()
+    assert stepped.state() == "failed" and stepped.versions() == []
+    stepped.broken.clear()
+    assert request(stepped) == "accepted", "a person's request tries again what failed"
+    stepped.settle()
+    assert stepped.state() == "analysed" and outcomes(stepped) == ["COMPLETE"]
+
+
+def test_a_failure_that_passes_is_tried_again(stepped: SteppedStore) -> None:
+    shaky = exam()[0].SOPInstanceUID
+    stepped.broken[shaky] = False
+    stepped.receive(*exam())
+    stepped.work()
+    assert len(stepped.scored) == 3 and stepped.dispositions()[shaky] == ["candidate"]
+    stepped.broken.clear()
+    stepped.step(RETAKE)
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"]
+
+
+def test_a_failure_that_does_not_pass_ends(stepped: SteppedStore) -> None:
+    stepped.broken[exam()[0].SOPInstanceUID] = False
+    stepped.receive(*exam())
+    stepped.settle()
+    assert outcomes(stepped) == ["PARTIAL"]
+    attempts = stepped.rows(sa.select(tables.score.c.attempt).where(tables.score.c.state == "failed"))
+    assert [row.attempt for row in attempts] == [ATTEMPTS]
+
+
+# --------------------------------------------------------------------------------------------------------------------- requests
+
+
+def test_a_reprocess_without_a_change_writes_nothing(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    before = stepped.study()
+    assert request(stepped) == "accepted"
+    stepped.settle()
+    after = stepped.study()
+    assert after["state"] == "analysed" and after["runs"] == before["runs"] and after["deliveries"] == before["deliveries"]
+    assert "nothing changed" in timeline(stepped) and len(stepped.scored) == 4
+
+
+def test_a_request_is_applied_once(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    request(stepped)
+    stepped.settle()
+    lines = timeline(stepped)
+    request(stepped)
+    stepped.settle()
+    assert timeline(stepped) == lines
+
+
+def test_a_request_for_an_unknown_study_says_so(stepped: SteppedStore) -> None:
+    with pytest.raises(UnknownStudy, match=STUDY):
+        stepped.archive.request_reprocess(STUDY, request_id="r", person="Kim")
+
+
+def test_a_request_during_analysing_is_for_the_next_run(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work()
+    stepped.step(RETAKE)
+    stepped.work(report=False)
+    stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
+    stepped.work(report=False)
+    assert stepped.search.request("r1") is None
+    stepped.report(STUDY)
+    stepped.settle()
+    assert stepped.search.request("r1") == "accepted" and stepped.state() == "analysed" and len(stepped.versions()) == 1
+
+
+def test_a_reprocess_retries_a_failed_view(stepped: SteppedStore) -> None:
+    stepped.broken[exam()[0].SOPInstanceUID] = True
+    stepped.receive(*exam())
+    stepped.settle()
+    assert outcomes(stepped) == ["PARTIAL"]
+    stepped.broken.clear()
+    assert request(stepped) == "accepted"
+    stepped.settle()
+    assert outcomes(stepped) == ["PARTIAL", "COMPLETE"] and stepped.versions()[0]["run_id"] != stepped.versions()[1]["run_id"]
+
+
+def test_a_reprocess_with_another_model_reads_every_image_again(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    stepped.policy = replace(stepped.policy, model=replace(MODEL, version="2"))
+    request(stepped)
+    stepped.settle()
+    assert len(stepped.versions()) == 2 and len(stepped.scored) == 8
+    assert [version["model"]["version"] for version in stepped.versions()] == ["1", "2"]
+
+
+def test_another_model_in_the_middle_of_a_run_is_taken_up(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.step(RETAKE)
+    stepped.work(read=False)
+    assert stepped.state() == "analysing"
+    stepped.policy = replace(stepped.policy, model=replace(MODEL, version="2"))
+    stepped.settle()
+    assert stepped.state() == "analysed" and stepped.versions()[0]["model"]["version"] == "2"
+
+
+# ----------------------------------------------------------------------------------------------------------------------- claims
+
+
+def test_a_row_is_handed_out_once_and_every_time_under_a_new_id(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    [claim] = stepped.archive.claim_studies()
+    assert claim.row == STUDY and stepped.archive.claim_studies() == []
+    seen = {claim.workflow_id}
+    for _ in range(3):
+        assert stepped.archive.claimed(older_than_seconds=1) == []
+        stepped.step(2)
+        assert stepped.archive.claimed(older_than_seconds=1) == [claim.workflow_id]
+        assert stepped.archive.release([claim.workflow_id], "its process ended") == 1
+        [claim] = stepped.archive.claim_studies()
+        assert claim.workflow_id not in seen
+        seen.add(claim.workflow_id)
+
+
+def test_an_image_whose_worker_dies_three_times_fails_alone(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    poisoned = exam()[2].SOPInstanceUID
+    row = tables.score
+    found = stepped.rows(sa.select(row.c.id).join(tables.instance).where(tables.instance.c.sop_instance_uid == poisoned))
+    [poisoned_id] = [str(one.id) for one in found]
+    for _ in range(ATTEMPTS):
+        for claim in stepped.archive.claim_scores():
+            if claim.row == poisoned_id:
+                stepped.archive.release([claim.workflow_id], "killed")
+            else:
+                stepped.read(int(claim.row))
+        stepped.step(20)
+    stepped.settle()
+    assert outcomes(stepped) == ["PARTIAL"] and "died 3 times" in stepped.versions()[0]["selection"][View.R_MLO]["failure"]
+
+
+def test_a_released_study_is_looked_at_again_and_then_rests(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
+    [claim] = stepped.archive.claim_studies()
+    stepped.archive.release([claim.workflow_id], "killed")
+    stepped.work()
+    assert stepped.search.request("r1") == "accepted" and stepped.archive.claim_studies() == []
+
+
+def test_a_report_whose_worker_died_is_made_again(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work()
+    stepped.step(RETAKE)
+    [claim] = stepped.archive.claim_studies()
+    assert stepped.advance(STUDY) and stepped.archive.claim_studies() == [], "it stays claimed for its report"
+    stepped.archive.release([claim.workflow_id], "killed")
+    stepped.settle()
+    assert len(stepped.versions()) == 1 and stepped.state() == "analysed"
+
+
+# ----------------------------------------------------------------------------------------------------------------- idempotence
+
+
+def test_saving_a_version_again_changes_nothing(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work()
+    stepped.step(RETAKE)
+    stepped.work(report=False)
+    reading = stepped.archive.reading(STUDY, stepped.policy)
+    assert reading is not None
+    new = stepped.new_version(reading)
+    assert stepped.archive.save_version(STUDY, reading, new) == 1
+    before = stepped.study()
+    assert stepped.archive.save_version(STUDY, reading, new) == 1
+    stepped.archive.settle_unchanged(STUDY, "a repeat")
+    stepped.archive.settle_failed(STUDY, "a repeat")
+    assert stepped.study() == before and stepped.archive.reading(STUDY, stepped.policy) is None
+
+
+def test_the_first_saved_score_stands(stepped: SteppedStore) -> None:
+    stepped.receive(exam()[0])
+    stepped.work(read=False)
+    [claim] = stepped.archive.claim_scores()
+    score_id = int(claim.row)
+    first = made_scores(exam()[0].pixel_array)
+    assert stepped.archive.save_score(score_id, first, "aa/first", 1.0)
+    assert not stepped.archive.save_score(score_id, replace(first, probabilities=(0.0, 1.0)), "aa/second", 1.0)
+    stepped.archive.fail_score(score_id, "too late", permanent=True)
+    [score] = stepped.study()["images"][0]["scores"]
+    assert score["state"] == "scored" and score["all_probabilities"] == dict(zip(first.classes, first.probabilities, strict=True))
+    assert stepped.archive.score_task(score_id) is None
+
+
+def test_an_advance_that_is_repeated_changes_nothing(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.advance(STUDY)
+    before = stepped.study()
+    stepped.advance(STUDY)
+    assert stepped.study() == before
+
+
+def test_headers_come_back_as_they_were_received(stepped: SteppedStore) -> None:
+    korean = image(View.L_CC, SpecificCharacterSet=["", "ISO 2022 IR 149"])
+    korean.PatientName = "Hong^Gildong=洪^吉洞=홍^길동"
+    korean.add_new(0x00091010, "LO", "private")
+    stepped.receive(korean)
+    stepped.work(read=False)
+    [row] = stepped.rows(sa.select(tables.instance.c.id))
+    header = stepped.archive.instance_header(row.id)
+    assert header.PatientName == korean.PatientName and header[0x00091010].value == "private"
+    assert "PixelData" not in header
+
+
+# -------------------------------------------------------------------------------------------------------------- when it is away
+
+
+def test_a_database_that_does_not_answer_is_busy(stepped: SteppedStore) -> None:
+    def away(_connection: sa.Connection) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("the server went away"))
+
+    stepped.archive = Archive(stepped.engine, clock=away)  # type: ignore[arg-type]
+    with pytest.raises(Busy, match=exam()[0].SOPInstanceUID):
+        stepped.receive(exam()[0])
+
+
+def test_processes_that_live_are_known(stepped: SteppedStore) -> None:
+    real = Archive(stepped.engine)
+    real.beat("host:1", "work")
+    real.beat("host:1", "work")
+    real.beat("host:2", "web")
+    stepped.archive.beat("host:3", "work")  # its clock stands in the past or the future, not now
+    assert "host:1" in stepped.search.living("work") and stepped.search.living("web") == ["host:2"]
+    real.leave("host:1")
+    assert "host:1" not in stepped.search.living("work")
+
+
+def test_the_installation_keeps_its_identity(stepped: SteppedStore) -> None:
+    values = stepped.archive.installation_values()
+    assert values["device_uid"].startswith("2.25.") and len(values["device_uid"]) <= 64 and len(values["serial_number"]) == 16

@@ -1,0 +1,384 @@
+"""config.toml: what is read, what is complained of and where, and that the documents and the shipped file know every key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from listener.config import LISTED_TABLES, SINGLE_TABLES, Config, ConfigErrors, load
+from pipeline.rules import SYMBOLS, Action, Rule
+from pipeline.send import Pacs
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "config.toml"
+DOCUMENT = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+RULE = """
+[[rule]]
+name = "all"
+when = "true"
+action = "hold"
+"""
+PACS = """
+[[pacs]]
+name = "archive"
+ae_title = "ARCHIVE"
+host = "10.0.0.1"
+port = 104
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def read(path: Path, text: str, environ: Mapping[str, str] | None = None) -> Config:
+    path.write_text(text, encoding="utf-8")
+    return load(path, environ or {})
+
+
+def complaints(path: Path, text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Without the folder."""
+    with pytest.raises(ConfigErrors) as errors:
+        read(path, text, environ)
+    assert str(errors.value) == "\n".join(errors.value.complaints)
+    return [complaint.replace(f"{path.parent}/", "") for complaint in errors.value.complaints]
+
+
+def keys(table: type) -> dict[str, Any]:
+    """Each key with its default; MISSING when it has none."""
+    return {field.name: field.default for field in dataclasses.fields(table)}
+
+
+def plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+# What is read
+
+
+def test_the_shipped_file_is_valid_and_holds_the_defaults() -> None:
+    config = load(SHIPPED, {})
+    assert config.rules == (Rule("every new mammogram", 'Modality == "MG" and StudyAge <= 14', Action.ANALYSE, ("orthanc",)),)
+    assert config.pacs == (Pacs(name="orthanc", ae_title="ORTHANC", host="127.0.0.1", port=4242, url="http://127.0.0.1:8042"),)
+    assert config.study.fetch_from == "orthanc"
+    written = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
+    for name, table in SINGLE_TABLES.items():
+        for key, value in written[name].items():
+            assert value == plain(keys(table)[key]), f"{name}.{key}"
+
+
+def test_the_shipped_file_shows_every_key() -> None:
+    """Advanced ones behind a comment sign, with their default."""
+    text = re.sub(r"(?m)^# (\w+ = )", r"\1", SHIPPED.read_text(encoding="utf-8"))
+    shown = tomllib.loads(text)
+    for name, table in SINGLE_TABLES.items():
+        assert shown[name].keys() == keys(table).keys(), name
+        assert {key: value for key, value in shown[name].items() if value != plain(keys(table)[key])} == {}
+    for name, table in LISTED_TABLES.items():
+        assert shown[name][0].keys() == keys(table).keys(), name
+
+
+def test_paths_are_relative_to_the_file(config_file: Path) -> None:
+    config = read(config_file, RULE)
+    assert config.path == config_file
+    assert config.store.files == config_file.parent / "data/files"
+    assert config.store.database == f"sqlite:///{config_file.parent}/data/fourview.db"
+    assert config.model.card == config_file.parent / "weights/resnet50.toml"
+    config = read(config_file, '[store]\nfiles = "/srv/files"\ndatabase = "sqlite:////srv/f.db"\n[model]\ncard = "/srv/card.toml"' + RULE)
+    assert (str(config.store.files), config.store.database, str(config.model.card)) == (
+        "/srv/files",
+        "sqlite:////srv/f.db",
+        "/srv/card.toml",
+    )
+
+
+def test_a_relative_file_gives_absolute_paths(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config_file.write_text(RULE, encoding="utf-8")
+    monkeypatch.chdir(config_file.parent)
+    assert load(None, {}).store.files == config_file.parent / "data/files"
+    assert load(Path("config.toml"), {}).path == config_file
+
+
+def test_the_environment_names_the_file_and_the_argument_beats_it(config_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("[dicom]\nport = 104" + RULE, encoding="utf-8")
+    config_file.write_text(RULE, encoding="utf-8")
+    assert load(None, {"FOURVIEW_CONFIG": str(other)}).dicom.port == 104
+    assert load(config_file, {"FOURVIEW_CONFIG": str(other)}).dicom.port == 11112
+
+
+def test_the_environment_overrides_the_file(config_file: Path) -> None:
+    environ = {
+        "FOURVIEW_DICOM__PORT": "11113",
+        "FOURVIEW_DICOM__ACCEPT_FROM": "MAMMO1, MAMMO2",
+        "FOURVIEW_DICOM__STRICT": "true",
+        "FOURVIEW_STUDY__WAIT_FOR_RETAKE_SECONDS": "0.5",
+        "FOURVIEW_STORE__DATABASE": "postgresql+psycopg://u:hidden@h/n",
+        "FOURVIEW_STORE__FILES": "elsewhere",
+        "HOME": "/root",
+    }
+    config = read(config_file, '[dicom]\nport = 104\nae_title = " MINE "' + RULE, environ)
+    assert (config.dicom.port, config.dicom.ae_title, config.dicom.strict) == (11113, "MINE", True)
+    assert config.dicom.accept_from == ("MAMMO1", "MAMMO2")
+    assert config.study.wait_for_retake_seconds == 0.5
+    assert config.store.database == "postgresql+psycopg://u:hidden@h/n"
+    assert config.store.files == config_file.parent / "elsewhere"
+    assert "hidden" not in repr(config)
+
+
+def test_every_key_of_a_single_table_has_its_variable(config_file: Path) -> None:
+    for name, table in SINGLE_TABLES.items():
+        for key, default in keys(table).items():
+            said = ",".join(default) if isinstance(default, tuple) else str(plain(default))
+            environ = {f"FOURVIEW_{name}__{key}".upper(): said or "A"}
+            config = read(config_file, PACS.replace("archive", "orthanc") + 'url = "http://h"' + RULE, environ)
+            assert getattr(getattr(config, name), key) is not None
+
+
+def test_passwords_come_from_files(config_file: Path) -> None:
+    (config_file.parent / "pw").write_text("s3cret word\r\n", encoding="utf-8")
+    config = read(config_file, PACS + 'url = "http://h:8042/"\nuser = "u"\npassword_file = "pw"' + RULE)
+    [pacs] = config.pacs
+    assert (pacs.user, pacs.password, pacs.url) == ("u", "s3cret word", "http://h:8042")
+    assert "s3cret" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("study", "pacs", "fetch_from"),
+    [
+        ("", "", ""),
+        ("", PACS, ""),
+        ("", PACS.replace("archive", "orthanc"), ""),
+        ("", PACS.replace("archive", "orthanc") + 'url = "http://h"', "orthanc"),
+        ('fetch_from = "archive"', PACS + 'url = "http://h"', "archive"),
+        ('fetch_from = ""', PACS + 'url = "http://h"', ""),
+    ],
+)
+def test_where_images_are_fetched_from(config_file: Path, study: str, pacs: str, fetch_from: str) -> None:
+    assert read(config_file, f"[study]\n{study}\n{pacs}{RULE}").study.fetch_from == fetch_from
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_loopback_needs_no_password(config_file: Path, host: str) -> None:
+    assert read(config_file, f'[http]\nhost = "{host}"{RULE}').http.host == host
+
+
+@pytest.mark.parametrize("yes", ["true", "1", "yes", "on", "TRUE"])
+def test_another_address_must_be_allowed(config_file: Path, yes: str) -> None:
+    config = read(config_file, '[http]\nhost = "0.0.0.0"' + RULE, {"FOURVIEW_HTTP__ALLOW_UNAUTHENTICATED": yes})
+    assert config.http.host == "0.0.0.0"
+
+
+def test_a_byte_order_mark_does_no_harm(config_file: Path) -> None:
+    config_file.write_text(RULE, encoding="utf-8-sig")
+    assert load(config_file, {}).rules[0].name == "all"
+
+
+# What is complained of
+
+
+MISTAKES = [
+    ("[dicom]\nprot = 3", "config.toml:2: dicom.prot: unknown key; did you mean port?"),
+    ("[dicm]\nport = 3", "config.toml:1: dicm: unknown key; did you mean dicom?"),
+    ("[dicom]\nxyzzy = 3", "config.toml:2: dicom.xyzzy: unknown key; the keys here are ae_title, host, port"),
+    ("dicom = 5", "config.toml:1: dicom: must be a table; write [dicom]"),
+    ("[dicom]\n\nport = 70000", "config.toml:3: dicom.port: should be less than or equal to 65535 (got 70000)"),
+    ("[dicom]\nport = 0", "config.toml:2: dicom.port: should be greater than or equal to 1 (got 0)"),
+    ('[dicom]\nport = "x"', "config.toml:2: dicom.port: should be a valid integer"),
+    ('[dicom]\nae_title = "FOURVIEW_AI_ROUTER"', "config.toml:2: dicom.ae_title: an AE title has 1 to 16 printable"),
+    ('[dicom]\nae_title = "A\\\\B"', "config.toml:2: dicom.ae_title: an AE title has"),
+    ('[dicom]\nae_title = "  "', "config.toml:2: dicom.ae_title: an AE title has"),
+    ('[dicom]\nae_title = "유방"', "config.toml:2: dicom.ae_title: an AE title has"),
+    ('[dicom]\naccept_from = ["A", "B\\\\"]', "config.toml:2: dicom.accept_from: an AE title has"),
+    ('[dicom]\nhost = "a b"', "config.toml:2: dicom.host: write a host name"),
+    ('[dicom]\nstrict = "maybe"', "config.toml:2: dicom.strict: should be a valid boolean"),
+    ("[dicom]\nreceivers = 0", "config.toml:2: dicom.receivers: should be greater"),
+    ('[site]\ntimezone = "Europe/Londn"', "config.toml:2: site.timezone: no such time zone; did you mean Europe/London?"),
+    ('[site]\ntimezone = "../x"', "config.toml:2: site.timezone: no such time zone; write an IANA name"),
+    ('[http]\nhost = "0.0.0.0"', "config.toml:2: http.host: '0.0.0.0' lets other machines read patient data"),
+    ('[http]\nhost = "example.org"', "config.toml:2: http.host: 'example.org' lets other machines"),
+    ('[store]\nfiles = ""', "config.toml:2: store.files: write a text"),
+    ("[store]\nfiles = 3", "config.toml:2: store.files: write a text"),
+    ("[store]\nmin_free_gib = -1", "config.toml:2: store.min_free_gib: should be greater than or equal to 0"),
+    ("[store]\nkeep_images_days = nan", "config.toml:2: store.keep_images_days: should be"),
+    ('[store]\ndatabase = "sqlite://"', "config.toml:2: store.database: write sqlite:///PATH"),
+    ('[store]\ndatabase = "sqlite:///:memory:"', "config.toml:2: store.database: write sqlite:///PATH"),
+    ('[store]\ndatabase = "postgresql://h/n"', "config.toml:2: store.database: write sqlite:///PATH or postgresql+psycopg://"),
+    ("[study]\nwait_for_retake_seconds = -1", "config.toml:2: study.wait_for_retake_seconds: should be greater"),
+    ("[study]\ngive_up_after_seconds = 14401", "config.toml:2: study.give_up_after_seconds: should be less than or equal to 14400"),
+    ('[study]\nwhen_incomplete = "hode"', "config.toml:2: study.when_incomplete: should be 'hold', 'analyse' or 'ignore' (got 'hode')"),
+    ('[study]\nfetch_from = "orthank"', "config.toml:2: study.fetch_from: no [[pacs]] is named 'orthank'"),
+    ('[study]\nfetch_from = "archive"' + PACS, "config.toml:2: study.fetch_from: the [[pacs]] 'archive' has no url"),
+    ('[model]\nengine = "openvino"', "config.toml:2: model.engine: should be 'auto' or 'torch'"),
+    ("pacs = 3", "config.toml:1: pacs: must be a list of tables; write [[pacs]]"),
+    ("pacs = [3]", "config.toml:1: pacs: must be a table; write [[pacs]]"),
+    ("[pacs]\nname = 3", "config.toml:1: pacs: must be a list of tables; write [[pacs]]"),
+    (PACS.replace("port = 104", ""), "config.toml:2: pacs.port: missing; write port = ..."),
+    (PACS + PACS, "config.toml:9: pacs.name: there is already a [[pacs]] named 'archive'"),
+    (PACS + 'url = "h:8042"', "config.toml:7: pacs.url: write an address"),
+    (PACS + 'url = "http://[::1"', "config.toml:7: pacs.url: write an address"),
+    (PACS + 'confirm = "dicomweb"', "config.toml:7: pacs.confirm: needs url"),
+    (PACS + 'results = ["sr", "pge"]', "config.toml:7: pacs.results: should be 'sr' or 'page' (got 'pge')"),
+    (PACS + 'password_file = "none"', "config.toml:7: pacs.password_file: none cannot be read (No such file or directory)"),
+    (PACS + 'name2 = "x"', "config.toml:7: pacs.name2: unknown key; did you mean name?"),
+    (RULE + RULE, "config.toml:8: rule.name: there is already a [[rule]] named 'all'"),
+    (RULE.replace('"all"', '""'), "config.toml:3: rule.name: write a text that is not empty"),
+    (RULE.replace('"true"', "'Modlity == \"MG\"'"), "config.toml:4: rule.when: unknown name Modlity; did you mean Modality?"),
+    (RULE.replace('"true"', "'''\nModality == \"MG\"\nand StudyAge = 3'''"), "config.toml:4: rule.when: syntax error at column"),
+    (RULE.replace("hold", "analise"), "config.toml:5: rule.action: should be 'analyse', 'hold' or 'ignore' (got 'analise')"),
+    (RULE + 'send_to = ["orthanc"]', "config.toml:6: rule.send_to: no [[pacs]] is named 'orthanc'"),
+    (PACS + RULE + 'send_to = ["archiv"]', "config.toml:12: rule.send_to: no [[pacs]] is named 'archiv'; did you mean archive?"),
+    (PACS + RULE.replace("hold", "ignore") + 'send_to = ["archive"]', "config.toml:12: rule.send_to: an ignored study has no results"),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), MISTAKES, ids=[text.strip()[:40] for text, _ in MISTAKES])
+def test_a_mistake_is_named_with_its_line(config_file: Path, text: str, complaint: str) -> None:
+    found = complaints(config_file, text + "\n" + RULE.replace("all", "last"))
+    assert [line for line in found if line.startswith(complaint)], found
+    assert len(found) == 1, found
+
+
+def test_all_mistakes_are_named_at_once_in_the_files_order(config_file: Path) -> None:
+    text = '[dicom]\nport = 0\nprot = 1\n[study]\nfetch_from = "x"\n[[pacs]]\nname = "a"\n[[rule]]\nname = "r"\nwhen = "x"\naction = "y"'
+    found = complaints(config_file, text, {"FOURVIEW_HTTP__PORT": "no", "FOURVIEW_DICOM__PROT": "1"})
+    assert [line.split(": ")[0] for line in found] == [
+        "environment FOURVIEW_DICOM__PROT",
+        "environment FOURVIEW_HTTP__PORT",
+        "config.toml:2",
+        "config.toml:3",
+        "config.toml:5",
+        "config.toml:6",
+        "config.toml:6",
+        "config.toml:6",
+        "config.toml:10",
+        "config.toml:11",
+    ]
+
+
+def test_a_rule_is_needed(config_file: Path) -> None:
+    assert complaints(config_file, "") == ["config.toml:1: rule: there is no [[rule]], so nothing would be analysed; write one"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[dicom]\nport = ", "config.toml:2: Invalid value; write key = value, with texts in quotes"),
+        ("[dicom]\nport", "config.toml:2: Expected '=' after a key in a key/value pair; write key = value"),
+        ("[dicom]\nport = 1\nport = 2\n", "config.toml:3: Cannot overwrite a value at column 9"),
+    ],
+)
+def test_broken_toml_is_named_with_its_line(config_file: Path, text: str, complaint: str) -> None:
+    [found] = complaints(config_file, text)
+    assert found.startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("FOURVIEW_DICOM__PROT", "did you mean FOURVIEW_DICOM__PORT?"),
+        ("FOURVIEW_DICOM_PORT", "did you mean FOURVIEW_DICOM__PORT?"),
+        ("FOURVIEW_DICOM", "unknown variable"),
+        ("FOURVIEW_CONFG", "did you mean FOURVIEW_CONFIG?"),
+        ("FOURVIEW_TYPO", "named as in FOURVIEW_DICOM__PORT"),
+        ("FOURVIEW_", "named as in FOURVIEW_DICOM__PORT"),
+        ("FOURVIEW_RULE", "can only be written in the configuration file"),
+        ("FOURVIEW_PACS__0__PORT", "can only be written in the configuration file"),
+    ],
+)
+def test_an_unknown_variable_is_named(config_file: Path, name: str, words: str) -> None:
+    [found] = complaints(config_file, RULE, {name: "s3cret"})
+    assert found.startswith(f"environment {name}: unknown variable") and words in found and "s3cret" not in found
+
+
+def test_a_complaint_about_a_variable_names_it_and_not_a_line(config_file: Path) -> None:
+    found = complaints(config_file, "[study]\nfetch_from = ''\n" + RULE, {"FOURVIEW_STUDY__FETCH_FROM": "x", "FOURVIEW_DICOM__PORT": "0"})
+    assert found == [
+        "environment FOURVIEW_DICOM__PORT: dicom.port: should be greater than or equal to 1 (got '0')",
+        "environment FOURVIEW_STUDY__FETCH_FROM: study.fetch_from: no [[pacs]] is named 'x'",
+    ]
+
+
+def test_complaints_never_show_secrets(config_file: Path) -> None:
+    (config_file.parent / "two").write_text("s3cret\ns3cret\n", encoding="utf-8")
+    (config_file.parent / "binary").write_bytes(b"\xffs3cret")
+    (config_file.parent / "empty").write_text("\n", encoding="utf-8")
+    tables = [
+        'password = "s3cret"\nurl = "http://u:s3cret@h"\nuser = ["s3cret"]',
+        'password_file = "two"',
+        'password_file = "binary"',
+        'password_file = "empty"',
+    ]
+    text = '[store]\ndatabase = "mysql://u:s3cret@h/n"\n' + "".join(
+        PACS.replace("archive", str(number)) + table for number, table in enumerate(tables)
+    )
+    found = complaints(config_file, text + RULE + 'password = "s3cret"')
+    assert len(found) == 9
+    assert "s3cret" not in "".join(found)
+
+
+def test_a_password_in_the_database_url_belongs_into_the_environment(config_file: Path) -> None:
+    url = "postgresql+psycopg://u:s3cret@h/n"
+    [found] = complaints(config_file, f'[store]\ndatabase = "{url}"' + RULE)
+    assert found.startswith("config.toml:2: store.database: a password does not belong in this file; set FOURVIEW_STORE__DATABASE")
+    assert read(config_file, RULE, {"FOURVIEW_STORE__DATABASE": url}).store.database == url
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    for path, environ in [(tmp_path / "none.toml", {}), (None, {"FOURVIEW_CONFIG": str(tmp_path / "none.toml")})]:
+        with pytest.raises(ConfigErrors, match=r"none\.toml: no such file; name yours with --config or FOURVIEW_CONFIG, or copy"):
+            load(path, environ)
+
+
+def test_a_file_that_is_no_text_says_so(config_file: Path, tmp_path: Path) -> None:
+    config_file.write_bytes(b"\xff\xfe[")
+    with pytest.raises(ConfigErrors, match="not UTF-8"):
+        load(config_file, {})
+    with pytest.raises(ConfigErrors, match="Is a directory"):
+        load(tmp_path, {})
+
+
+# What is documented
+
+
+def documented(heading: str) -> dict[str, str]:
+    """First and second cell of the rows of a section's tables."""
+    section = re.search(rf"(?ms)^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", DOCUMENT)
+    assert section is not None, heading
+    return {key: cell.strip() for key, cell in re.findall(r"(?m)^\| `(\w+)` \|(.*?)\|", section[1])}
+
+
+def test_every_key_is_documented_with_its_default_and_no_other() -> None:
+    headings = {f"[{name}]": table for name, table in SINGLE_TABLES.items()} | {
+        f"[[{name}]]": table for name, table in LISTED_TABLES.items()
+    }
+    assert set(re.findall(r"(?m)^## (\[.*\])$", DOCUMENT)) == set(headings)
+    for heading, table in headings.items():
+        defaults = {
+            key: "" if default is dataclasses.MISSING else f"`{json.dumps(plain(default))}`" for key, default in keys(table).items()
+        }
+        assert documented(heading) == defaults
+
+
+def test_every_symbol_is_documented_and_no_other() -> None:
+    assert documented("Symbols") == {symbol.name: symbol.type for symbol in SYMBOLS}
+    for symbol in SYMBOLS:
+        values = f": {', '.join(symbol.values)}" if symbol.values else ""
+        assert f"| `{symbol.name}` | {symbol.type} | {symbol.meaning}{values} |" in DOCUMENT
+
+
+def test_the_documents_examples_are_valid(config_file: Path) -> None:
+    pacs = PACS + PACS.replace("archive", "orthanc")
+    blocks = re.findall(r"(?ms)^```toml\n(.*?)^```", DOCUMENT)
+    assert blocks
+    for block in blocks:
+        assert read(config_file, pacs + block).rules

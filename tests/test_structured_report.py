@@ -1,0 +1,290 @@
+"""The SR's content tree, read back by highdicom and by dcmtk."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from highdicom import sr
+from mammograms_made import mammogram
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from reports_made import CLASSES, MODEL, PREDECESSORS, as_received, made_report, reported_view
+
+from pipeline.report import Report, build
+from pipeline.report.structured_report import CLASS_CODES, build_structured_report, class_code
+from store.study import HANGING_ORDER, Loser, Outcome, View
+
+Verified = Callable[[bytes], list[str]]
+
+
+@pytest.fixture
+def read_back(verified: Verified, tmp_path: Path) -> Callable[[Report], Any]:
+    """Builds the SR of a report, checks it by dciodvfy and reads it by highdicom."""
+
+    def run(report: Report) -> Any:
+        buffer = BytesIO()
+        build_structured_report(report).save_as(buffer, enforce_file_format=True)
+        warnings = verified(buffer.getvalue())
+        assert all("99FOURVIEW" in warning for warning in warnings), warnings
+        buffer.seek(0)
+        return sr.srread(buffer)
+
+    return run
+
+
+def name(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeMeaning)
+
+
+def children(item: Dataset, concept: str) -> list[Dataset]:
+    return [child for child in item.get("ContentSequence", []) if name(child) == concept]
+
+
+def child(item: Dataset, *path: str) -> Dataset:
+    for concept in path:
+        (item,) = children(item, concept)
+    return item
+
+
+def code(item: Dataset) -> tuple[str, str, str]:
+    concept = item.ConceptCodeSequence[0]
+    return concept.CodeValue, concept.CodingSchemeDesignator, concept.CodeMeaning
+
+
+def comments(ds: Dataset) -> list[str]:
+    return [str(item.TextValue) for item in children(child(ds, "Qualitative Evaluations"), "Comment")]
+
+
+def groups(ds: Dataset) -> list[Dataset]:
+    return children(child(ds, "Imaging Measurements"), "Measurement Group")
+
+
+def walk(item: Dataset) -> Iterator[Dataset]:
+    for one in item.get("ContentSequence", []):
+        yield one
+        yield from walk(one)
+
+
+def test_one_group_per_view_with_scores_finding_site_and_region(read_back: Callable[[Report], Any]) -> None:
+    report = made_report()
+    ds = read_back(report)
+    assert ds.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    assert [str(child(group, "Tracking Identifier").TextValue) for group in groups(ds)] == ["R-CC", "L-CC", "R-MLO", "L-MLO"]
+    left_cc = groups(ds)[1]
+    assert left_cc.ContentTemplateSequence[0].TemplateIdentifier == "1410"
+    assert code(child(left_cc, "Finding")) == ("AI-MASS", "99FOURVIEW", "AI highest-scoring class: Mass")
+    assert code(child(left_cc, "Finding", "Associated finding")) == ("129788004", "SCT", "Mammographic breast mass")
+    assert code(child(left_cc, "Finding Site")) == ("76752008", "SCT", "Breast")
+    assert code(child(left_cc, "Finding Site", "Laterality"))[0] == "7771000"
+    region = child(left_cc, "Image Region")
+    assert region.GraphicType == "POLYLINE"
+    assert list(region.GraphicData) == [10, 20, 150, 20, 150, 240, 10, 240, 10, 20]
+    assert region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == report.views[1].header.SOPInstanceUID
+
+
+def test_scores_are_all_there_highest_first_and_say_which_class_they_belong_to(read_back: Callable[[Report], Any]) -> None:
+    scores = children(groups(read_back(made_report()))[1], "Certainty of Finding")
+    assert [(code(child(item, "Finding"))[0], float(item.MeasuredValueSequence[0].NumericValue)) for item in scores] == [
+        ("CLASS-MASS", 61.25),
+        ("CLASS-ARCH-ASYM", 22.0),
+        ("CLASS-CALC", 14.75),
+        ("CLASS-NORMAL", 2.0),
+    ]
+    assert {item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue for item in scores} == {"%"}
+    assert child(scores[0], "Equivalent Meaning of Concept Name").TextValue == "AI score, uncalibrated: Mass"
+    assert [code(item)[0] for item in children(child(scores[1], "Finding"), "Associated finding")] == ["129792006", "129790003"]
+
+
+def test_normal_is_named_after_nothing_and_excludes_nothing(read_back: Callable[[Report], Any]) -> None:
+    ds = read_back(made_report())
+    right_cc = groups(ds)[0]
+    assert code(child(right_cc, "Finding")) == (
+        "AI-NORMAL",
+        "99FOURVIEW",
+        "AI highest-scoring class: Normal (no other class scored higher)",
+    )
+    assert not children(child(right_cc, "Finding"), "Associated finding")
+    assert "R-CC: No class scored above Normal in this image. This does not exclude cancer." in comments(ds)
+    assert not [item for item in walk(ds) if item.ValueType == "CODE" and code(item)[0] in {"290084006", "111242", "111241"}]
+
+
+def test_the_reader_of_tid_1500_finds_four_groups_with_their_scores(read_back: Callable[[Report], Any]) -> None:
+    found = read_back(made_report()).content.get_planar_roi_measurement_groups()
+    assert [group.finding_type.value for group in found] == ["AI-NORMAL", "AI-MASS", "AI-ARCH-ASYM", "AI-CALC"]
+    assert [len(group.get_measurements()) for group in found] == [4, 4, 4, 4]
+
+
+def test_who_observed_and_by_which_algorithm(read_back: Callable[[Report], Any]) -> None:
+    ds = read_back(made_report(model=replace(MODEL, options=(("flip", "yes"),))))
+    assert child(ds, "Device Observer UID").UID == "2.25.1234"
+    assert child(ds, "Device Observer Name").TextValue == "FOURVIEW"
+    assert child(ds, "Device Observer Serial Number").TextValue == "a1b2c3"
+    group = groups(ds)[0]
+    assert child(group, "Algorithm Name").TextValue == "resnet50"
+    assert child(group, "Algorithm Version").TextValue == "1.2.0 (weights abababababab)"
+    assert child(group, "Algorithm Manufacturer").TextValue == "Example"
+    parameters = [item.TextValue for item in children(group, "Algorithm Parameters")]
+    assert parameters == [
+        "weights=sha256:" + "ab" * 32,
+        "preprocessing=presentation",
+        "engine=torch",
+        "score=softmax, uncalibrated",
+        "flip=yes",
+    ]
+
+
+def test_the_image_library_describes_each_image(read_back: Callable[[Report], Any]) -> None:
+    report = made_report(reported_view(View.L_MLO, modifiers=("ID",)))
+    images = children(child(read_back(report), "Image Library", "Image Library Group"), "Source image")
+    assert [image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for image in images] == [v.header.SOPInstanceUID for v in report.views]
+    left_mlo = images[3]
+    assert code(child(left_mlo, "Image Laterality"))[0] == "7771000"
+    assert code(child(left_mlo, "Image View"))[0] == "399368009"
+    assert code(child(left_mlo, "Image View", "Image View Modifier"))[0] == "399209000"
+    assert child(left_mlo, "Pixel Data Rows").value == 256
+    assert child(left_mlo, "Horizontal Pixel Spacing").value == pytest.approx(0.1)
+    assert (child(left_mlo, "Patient Orientation Row").TextValue, child(left_mlo, "Patient Orientation Column").TextValue) == ("A", "FR")
+
+
+def test_a_complete_report_is_complete_and_never_verified(read_back: Callable[[Report], Any]) -> None:
+    report = made_report()
+    ds = read_back(report)
+    assert (ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag) == ("COMPLETE", "UNVERIFIED", "PRELIMINARY")
+    assert ds.CompletionFlagDescription == "4 of 4 views analysed"
+    evidence = {
+        (reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID)
+        for series in ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+        for reference in series.ReferencedSOPSequence
+    }
+    assert evidence == {(one.header.SOPClassUID, one.header.SOPInstanceUID) for one in report.views}
+    assert comments(ds)[0] == "AI output for research use only. NOT FOR DIAGNOSTIC USE. Not reviewed by a physician."
+    assert "4 of 4 views analysed" in comments(ds)
+    assert "PredecessorDocumentsSequence" not in ds
+
+
+def test_partial_names_what_is_missing_and_what_failed(read_back: Callable[[Report], Any]) -> None:
+    ds = read_back(
+        made_report(reported_view(View.R_MLO, failure="the compressed frame is truncated"), absent=(View.L_MLO,), outcome=Outcome.PARTIAL)
+    )
+    assert (ds.CompletionFlag, ds.CompletionFlagDescription) == ("PARTIAL", "PARTIAL: 2 of 4 views analysed")
+    assert len(groups(ds)) == 2
+    said = comments(ds)
+    assert "PARTIAL: this result does not cover all four views." in said
+    assert "R-MLO: not analysed: the compressed frame is truncated" in said
+    assert "L-MLO: no image." in said
+
+
+def test_unilateral_says_nothing_about_the_other_side(read_back: Callable[[Report], Any]) -> None:
+    ds = read_back(made_report(absent=(View.R_CC, View.R_MLO), outcome=Outcome.UNILATERAL))
+    assert ds.CompletionFlag == "COMPLETE", "everything that was imaged was analysed"
+    assert "UNILATERAL: only the left breast was imaged; nothing is said about the right." in comments(ds)
+    assert "2 of 4 views analysed" in comments(ds)
+    assert not any("no image" in line for line in comments(ds))
+
+
+def test_a_failed_view_of_one_side_is_not_complete(read_back: Callable[[Report], Any]) -> None:
+    ds = read_back(
+        made_report(reported_view(View.L_CC, failure="no pixel data"), absent=(View.R_CC, View.R_MLO), outcome=Outcome.UNILATERAL)
+    )
+    assert ds.CompletionFlag == "PARTIAL"
+
+
+def test_a_new_version_names_its_predecessor(read_back: Callable[[Report], Any]) -> None:
+    ds = read_back(made_report(version_number=2, predecessors=PREDECESSORS, cause="d" * 64))
+    study = ds.PredecessorDocumentsSequence[0]
+    assert study.StudyInstanceUID == ds.StudyInstanceUID
+    assert study.ReferencedSeriesSequence[0].SeriesInstanceUID == "2.25.56"
+    assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.55"
+    assert ds.InstanceNumber == 2
+    assert "Version 2, replaces version 1" in comments(ds)
+
+
+def test_tracking_uids_stay_the_same_over_versions_and_differ_between_views(read_back: Callable[[Report], Any]) -> None:
+    def tracked(report: Report) -> list[str]:
+        return [str(child(group, "Tracking Unique Identifier").UID) for group in groups(read_back(report))]
+
+    first, second = tracked(made_report()), tracked(made_report(cause="d" * 64, model=replace(MODEL, version="2")))
+    assert first == second
+    assert len(set(first)) == 4
+
+
+def test_warnings_losers_and_implants_are_listed_once(read_back: Callable[[Report], Any]) -> None:
+    implanted = as_received(mammogram(View.L_CC, BreastImplantPresent="YES"))
+    loser = Loser(view=View.R_CC, sop_instance_uid="2.25.8", winner_sop_instance_uid="2.25.9", rule=4, reason="acquired earlier")
+    said = comments(
+        read_back(
+            made_report(
+                reported_view(View.L_CC, header=implanted, warnings=("lossy compression", "lossy compression")),
+                warnings=("the side was read from text",),
+                losers=(loser,),
+            )
+        )
+    )
+    for line in (
+        "the side was read from text",
+        "L-CC: breast implant present.",
+        "L-CC: lossy compression",
+        "R-CC: another image was not used (acquired earlier): 2.25.8, used instead: 2.25.9",
+    ):
+        assert said.count(line) == 1
+
+
+def test_a_procedure_code_of_the_images_is_reported(read_back: Callable[[Report], Any]) -> None:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "24623-7", "LN", "MG Breast screening"
+    ds = read_back(made_report(every_header={"ProcedureCodeSequence": [item]}))
+    assert code(child(ds, "Procedure reported")) == ("24623-7", "LN", "MG Breast screening")
+    assert code(child(read_back(made_report()), "Procedure reported"))[0] == "43468-8"
+
+
+def test_classes_of_another_model_get_codes_of_their_own(read_back: Callable[[Report], Any]) -> None:
+    classes = ("Benign-looking\\thing", "Something with a name that is far longer than a code meaning may ever be", "Ödem")
+    views = [reported_view(view, classes=classes, probabilities=(0.2, 0.7, 0.1)) for view in HANGING_ORDER]
+    ds = read_back(made_report(*views, model=replace(MODEL, classes=classes)))
+    value, scheme, meaning = code(child(groups(ds)[0], "Finding"))
+    assert value.startswith("AI-") and len(value) <= 16 and scheme == "99FOURVIEW"
+    assert meaning.startswith("AI highest-scoring class: Something") and len(meaning) <= 64
+    assert len({class_code(one).stem for one in classes}) == 3
+
+
+def test_the_reference_systems_classes_all_have_codes() -> None:
+    """A second, hand-written copy of the table."""
+    assert set(CLASS_CODES) == set(CLASSES)
+    assert {one: [value for value, _ in CLASS_CODES[one].named_after] for one in CLASSES} == {
+        "Mass": ["129788004"],
+        "Calcification": ["309587003"],
+        "Architectural/Asymmetry": ["129792006", "129790003"],
+        "Normal": [],
+    }
+    assert all(len(f"CLASS-{one.stem}") <= 16 for one in CLASS_CODES.values())
+
+
+def test_our_coding_scheme_is_identified(read_back: Callable[[Report], Any]) -> None:
+    (scheme,) = read_back(made_report()).CodingSchemeIdentificationSequence
+    assert scheme.CodingSchemeDesignator == "99FOURVIEW"
+
+
+def test_an_order_is_referenced_only_when_the_images_name_one(read_back: Callable[[Report], Any]) -> None:
+    assert read_back(made_report()).ReferencedRequestSequence[0].AccessionNumber == "ACC1"
+    assert "ReferencedRequestSequence" not in read_back(made_report(every_header={"AccessionNumber": ""}))
+
+
+def test_private_image_classes_are_named_as_they_are(verified: Verified) -> None:
+    report = made_report(every_header={"SOPClassUID": "1.2.840.113619.4.26"})
+    ds = dcmread(BytesIO(build(report)[0].data))
+    reference = ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert reference.ReferencedSOPClassUID == "1.2.840.113619.4.26"
+
+
+def test_dcmtk_reads_the_tree(tmp_path: Path, needs_program: Callable[[str], str]) -> None:
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(build(made_report(version_number=2, predecessors=PREDECESSORS))[0].data)
+    ended = subprocess.run([needs_program("dsrdump"), str(path)], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.count('"Measurement Group"') == 4
+    assert "Verification Flag   : UNVERIFIED" in ended.stdout
