@@ -50,6 +50,10 @@ format: $(STAMP) ## let ruff write the code as it likes it
 .PHONY: environment
 environment: $(STAMP) ## only the Python environment
 
+.PHONY: bench
+bench: $(STAMP) ## measure: from the last C-STORE answer to the SR in Orthanc (needs Orthanc)
+	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/time_to_result.py
+
 .PHONY: image-check
 image-check: ## build the container image without torch and try it (root, Debian's buildah and debootstrap)
 	deploy/image_check.sh

@@ -61,6 +61,7 @@ for folder in "${!folders[@]}"; do
 done
 
 say "build (EXTRAS='$EXTRAS')"
+buildah rmi --force "$IMAGE" >/dev/null 2>&1 || true
 buildah build --format docker --pull-never "${settings[@]}" --build-arg "BASE=$BASE" --build-arg "EXTRAS=$EXTRAS" --tag "$IMAGE" .
 
 container=$(buildah from --pull-never "$IMAGE")

@@ -508,7 +508,7 @@ def keep_file(
     called_ae_title: str,
     origin: str = "received",
 ) -> Kept:
-    """Keep the finished file `received`, or only its row; durable when it returns. Raises Refused(OUT_OF_RESOURCES) when it cannot be now."""
+    """Keep the finished file `received`, or only its row; durable when it returns. Raises Refused(OUT_OF_RESOURCES)."""
     try:
         file_name = None if ignored else files.adopt(received)
     except OSError as error:

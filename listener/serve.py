@@ -1,7 +1,7 @@
 """Starts and watches the processes of one host: receivers, worker, web. One exclusive lock per data folder; children end with their parent.
 
 A child is a `fourview` command of its own. It holds the reading end of a pipe whose writing end only its parent has: when the parent dies,
-however suddenly, the pipe closes and the child ends at once. Nothing acknowledged is lost by that (PS3.4 B.2.3), so there is nothing to wait for.
+however suddenly, the pipe closes and the child ends at once. Nothing acknowledged is lost by that, so there is nothing to wait for.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def supervise(
 def _tend(child: _Child, now: float) -> None:
     if child.process is None:
         if now >= child.restart_at:
-            child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)
+            child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)  # noqa: S603 - our own command line
             child.started_at = now
             log.info("process started name=%s pid=%d", child.name, child.process.pid)
         return

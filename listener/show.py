@@ -79,7 +79,8 @@ def _others(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _version(run: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     model = run["model"]
     untrained = "" if run["trained"] else ", UNTRAINED: the numbers are meaningless"
-    yield f"Version {run['number']} of {_when(run['created_at'], zone)}: {run['outcome']}, model {model['name']} {model['version']}{untrained}"
+    by = f"model {model['name']} {model['version']}{untrained}"
+    yield f"Version {run['number']} of {_when(run['created_at'], zone)}: {run['outcome']}, {by}"
     for view, read in run["selection"].items():
         if read["scores"] is None:
             yield f"  {view:<6} could not be read: {read['failure']}"
@@ -87,7 +88,8 @@ def _version(run: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
         numbers = zip(read["scores"]["classes"], read["scores"]["probabilities"], strict=True)
         yield f"  {view:<6} " + "  ".join(f"{name} {probability:.1%}" for name, probability in numbers)
     for loser in run["losers"]:
-        yield f"  {loser['view']:<6} not {loser['sop_instance_uid']}: the chosen image ranks higher, {loser['reason']} (rule {loser['rule']})"
+        why = f"the chosen image ranks higher, {loser['reason']} (rule {loser['rule']})"
+        yield f"  {loser['view']:<6} not {loser['sop_instance_uid']}: {why}"
     for warning in run["warnings"]:
         yield f"  warning: {warning}"
     for one in run["objects"]:

@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -44,6 +44,8 @@ from store.view import Resolved, resolve, resolve_view, unreadable
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: How often the tables are looked at when nobody wakes the worker.
 TICK_SECONDS = 0.1
 #: How often the engine is asked what became of workflows that hold a row.
@@ -51,7 +53,7 @@ SWEEP_SECONDS = 2.0
 #: Raised only when the order of steps in a workflow changes.
 WORKFLOW_VERSION = "fourview-1"
 
-_QUEUES = {"view": 1, "study": 4, "delivery": 4}
+_QUEUES = {"view": 2, "study": 4, "delivery": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,25 @@ def _view(score_id: int) -> None:
 
 @DBOS.step(name="advance")
 def _advance(study_instance_uid: str) -> bool:
+    return _or_hold(_advance_study, study_instance_uid) or False
+
+
+def _or_hold(step: Callable[[Workshop, str], T], study_instance_uid: str) -> T | None:
+    """Do a step of a study. What may pass (database, disk) is raised and tried again; any other surprise holds the study."""
     shop = _here()
+    try:
+        return step(shop, study_instance_uid)
+    except (DatabaseAway, OSError):
+        raise
+    except Exception as error:  # the catch-all of the study's way: a person must see it, and it must not go round in circles
+        log.exception("study held after an unexpected error study_instance_uid=%s", study_instance_uid)
+        shop.archive.give_up(
+            study_instance_uid, f"unexpected {type(error).__name__}; the worker's log says where; reprocess it when mended"
+        )
+        return None
+
+
+def _advance_study(shop: Workshop, study_instance_uid: str) -> bool:
     resolved: dict[int, tuple[Resolved, Dataset | None]] = {}
     for one in shop.archive.unresolved(study_instance_uid):
         try:
@@ -184,7 +204,10 @@ def causes(reading: Reading, policy: Policy, installation: Installation) -> tupl
 
 @DBOS.step(name="report")
 def _report(study_instance_uid: str) -> None:
-    shop = _here()
+    _or_hold(_report_study, study_instance_uid)
+
+
+def _report_study(shop: Workshop, study_instance_uid: str) -> None:
     reading = shop.archive.reading(study_instance_uid, shop.policy)
     if reading is None:
         return
@@ -194,8 +217,12 @@ def _report(study_instance_uid: str) -> None:
         return
     run, cause = causes(reading, shop.policy, shop.installation)
     if reading.current is not None and reading.current.cause == cause:
-        number = reading.current.number
-        shop.archive.settle_unchanged(study_instance_uid, f"nothing changed: version {number} says the same (model, options and images)")
+        reason = f"nothing changed: version {reading.current.number} says the same (model, options and images)"
+        wanted, _ = _destinations(shop, reading)
+        destinations = {
+            one.sop_instance_uid: [pacs.name for pacs in wanted if kind in pacs.results] for kind, one in reading.current.objects.items()
+        }
+        shop.archive.settle_unchanged(study_instance_uid, reason, destinations)
         return
     objects, notes = _write_objects(shop, reading, cause)
     predecessors = tuple(sorted(one.sop_instance_uid for one in reading.current.objects.values())) if reading.current else ()
@@ -234,17 +261,7 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
             installation=shop.installation,
         )
     )
-    notes: list[str] = []
-    destinations: list[Pacs] = []
-    for pacs in shop.pacs:
-        if pacs.name not in reading.send_to:
-            continue
-        if not shop.policy.model.trained and not pacs.accept_untrained:
-            notes.append(f"not sent to {pacs.name}: the model is untrained and {pacs.name} has accept_untrained = false")
-            continue
-        destinations.append(pacs)
-    if not reading.send_to:
-        notes.append("not sent: no rule that says analyse names a destination for this study")
+    destinations, notes = _destinations(shop, reading)
     objects = []
     for one in built:
         objects.append(
@@ -262,7 +279,18 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
                 destinations=tuple(pacs.name for pacs in destinations if one.kind in pacs.results),
             )
         )
-    return tuple(objects), tuple(notes)
+    return tuple(objects), notes
+
+
+def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[str, ...]]:
+    """Where the rule sends results, as far as each destination takes this model's; the notes say where not, and why."""
+    if not reading.send_to:
+        return [], ("not sent: no rule that says analyse names a destination for this study",)
+    named = [pacs for pacs in shop.pacs if pacs.name in reading.send_to]
+    taken = [pacs for pacs in named if shop.policy.model.trained or pacs.accept_untrained]
+    refusing = [pacs for pacs in named if pacs not in taken]
+    notes = [f"not sent to {pacs.name}: the model is untrained and {pacs.name} has accept_untrained = false" for pacs in refusing]
+    return taken, tuple(notes)
 
 
 def _reported(shop: Workshop, read: ReadView) -> report.ReportedView:
@@ -424,6 +452,7 @@ class Worker:
                 if time.monotonic() - kept_up >= UPKEEP_SECONDS:
                     kept_up = time.monotonic()
                     self._shop.upkeep()
+                    self._forget_workflows()
             except DatabaseAway as error:
                 # A database that is away or busy comes back; nothing is lost meanwhile, since nothing was answered.
                 log.warning("database not reachable, trying again reason=%s", error.orig)
@@ -447,6 +476,13 @@ class Worker:
         for claim in self._shop.ledger.claim():
             with SetWorkflowID(claim.workflow_id):
                 DBOS.enqueue_workflow("delivery", _delivery, claim.workflow_id)
+
+    def _forget_workflows(self) -> None:
+        """The engine keeps what it did for ever; our timeline says it better. A day is left for looking into a failure."""
+        before = datetime.now(UTC) - timedelta(days=1)
+        ended = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+        old = DBOS.list_workflows(status=ended, completed_before=before.isoformat(), limit=5000, load_input=False, load_output=False)
+        DBOS.delete_workflows([workflow.workflow_id for workflow in old])
 
     def sweep(self) -> None:
         """Take rows back whose workflow is absent or has ended without settling them."""

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from store import tables
 from store.database import database_now, insert_or_ignore
 from store.header import indexed_values, pack_header, unpack_header
-from store.look import Decide, Disposition, Look, Reading, ReadView, change_study, move, say
+from store.look import STALLED_SECONDS, Decide, Disposition, Look, Reading, ReadView, change_study, move, say
 from store.study import Event, ModelIdentity, Policy, Scores, StudyState
 from store.view import Resolved
 
@@ -267,9 +267,8 @@ class Archive:
             now = self._clock(connection)
             released = 0
             for row in (tables.study, tables.delivery):
-                values: dict[str, Any] = {"workflow_id": None}
-                if row is tables.study:
-                    values["due_at"] = now
+                # Not at once: whatever ended the workflow may end the next one too.
+                values: dict[str, Any] = {"workflow_id": None, "due_at": now + timedelta(seconds=STALLED_SECONDS)}
                 released += connection.execute(sa.update(row).where(row.c.workflow_id.in_(workflow_ids)).values(**values)).rowcount
             score = tables.score
             spent = connection.execute(
@@ -520,27 +519,42 @@ class Archive:
                     )
                 )
                 for destination in one.destinations if deliver else ():
-                    connection.execute(
-                        sa.insert(tables.delivery).values(
-                            sop_instance_uid=one.sop_instance_uid,
-                            study_instance_uid=study_instance_uid,
-                            destination=destination,
-                            state="waiting",
-                            due_at=now,
-                            created_at=now,
-                        )
-                    )
+                    self._deliver(connection, study_instance_uid, one.sop_instance_uid, destination, now)
             event = Event.VERSION_SAVED if any(read.scores for read in reading.views) else Event.NO_SCORES
             self._finish(connection, study, event, f"version {number}: {reading.outcome}", now)
             for note in new.notes:
                 say(connection, study.study_instance_uid, now, note)
             return number
 
-    def settle_unchanged(self, study_instance_uid: str, reason: str) -> None:
-        """The frozen selection says what the current version says already: nothing is written, nothing is sent."""
+    def settle_unchanged(self, study_instance_uid: str, reason: str, destinations: Mapping[str, Sequence[str]]) -> None:
+        """The frozen selection says what the current version says already: nothing is written.
+
+        `destinations` of the current version's objects, by SOP Instance UID: one that was never asked to take an object is asked now (the
+        version was saved while the study was held, or the destination is new).
+        """
         with self._engine.begin() as connection:
             study = self._lock(connection, study_instance_uid)
-            self._finish(connection, study, Event.UNCHANGED, reason, self._clock(connection))
+            now = self._clock(connection)
+            if StudyState(study.state) is StudyState.ANALYSING:
+                for sop_instance_uid, names in destinations.items():
+                    for destination in names:
+                        if self._deliver(connection, study_instance_uid, sop_instance_uid, destination, now):
+                            say(connection, study_instance_uid, now, f"{destination}: {sop_instance_uid} will be sent")
+            self._finish(connection, study, Event.UNCHANGED, reason, now)
+
+    def _deliver(self, connection: sa.Connection, study_instance_uid: str, sop_instance_uid: str, destination: str, now: datetime) -> bool:
+        return insert_or_ignore(
+            connection,
+            tables.delivery,
+            {
+                "sop_instance_uid": sop_instance_uid,
+                "study_instance_uid": study_instance_uid,
+                "destination": destination,
+                "state": "waiting",
+                "due_at": now,
+                "created_at": now,
+            },
+        )
 
     def settle_failed(self, study_instance_uid: str, reason: str) -> None:
         """No view of the frozen selection has scores: there is nothing to report."""
@@ -564,6 +578,17 @@ class Archive:
             settled_generation=min(study.settled_generation, study.frozen_generation),
             workflow_id=None,
         )
+
+    def give_up(self, study_instance_uid: str, reason: str) -> None:
+        """A surprise while a study was advanced or reported: hold it, so that a person sees it and nothing goes round in circles."""
+        with self._engine.begin() as connection:
+            study = self._lock(connection, study_instance_uid)
+            values: dict[str, Any] = {"frozen_instances": None, "frozen_by_request": False, "workflow_id": None, "due_at": None}
+            values["settled_generation"] = study.generation
+            if study.state == StudyState.WITHDRAWN:
+                change_study(connection, study_instance_uid, **values)
+            else:
+                move(connection, study, Event.DOUBT, reason, self._clock(connection), **values)
 
     # ----------------------------------------------------------------------------------------------------------- decisions
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -142,7 +143,7 @@ def _written(ds: Dataset, keyword: str) -> tuple[str, ...]:
         value = ds.get(keyword)
     except UNREADABLE:
         return ()
-    if value is None or isinstance(value, (bytes, Dataset)):
+    if value is None or isinstance(value, (bytes, Dataset, Sequence)):
         return ()
     several = value if isinstance(value, (MultiValue, list, tuple)) else (value,)
     return tuple(str(one).replace("\0", "").strip() for one in several)

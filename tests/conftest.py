@@ -19,6 +19,7 @@ from orthanc_process import OrthancProcess
 from stepped_store import SteppedStore
 
 from store.database import write_engine
+from store.tables import metadata
 
 
 @pytest.fixture
@@ -137,16 +138,42 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     yield from _database(request, tmp_path, "template_fourview")
 
 
+@pytest.fixture(scope="module")
+def postgres_database(postgres_server: str) -> Iterator[str]:
+    """An empty PostgreSQL database for a whole test file."""
+    name = f"test_{secrets.token_hex(6)}"
+    run(postgres_server, f"CREATE DATABASE {name} TEMPLATE template_empty")
+    yield f"{postgres_server}/{name}"
+    run(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database without a table, on SQLite and on PostgreSQL."""
     yield from _database(request, tmp_path, "template_empty")
 
 
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    """The writing engine of `database_url`."""
-    made = write_engine(database_url)
+@pytest.fixture(scope="session")
+def postgres_engine(postgres_server: str) -> Iterator[sa.Engine]:
+    """One PostgreSQL database and engine for many tests; `engine` empties it for each."""
+    run(postgres_server, "CREATE DATABASE shared TEMPLATE template_fourview")
+    made = write_engine(f"{postgres_server}/shared")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """The writing engine of an empty database with the schema of this release: the test runs on SQLite and on PostgreSQL."""
+    if request.param == "postgresql":
+        made = request.getfixturevalue("postgres_engine")
+        names = ", ".join(table.name for table in metadata.sorted_tables if table.name != "installation")
+        with made.begin() as connection:
+            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+        yield made
+        return
+    shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "fourview.db")
+    made = write_engine(f"sqlite:///{tmp_path / 'fourview.db'}")
     yield made
     made.dispose()
 

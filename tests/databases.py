@@ -27,7 +27,10 @@ def postgres_programs() -> Path | None:
 
 @contextmanager
 def running_postgres(programs: Path, port: int) -> Iterator[str]:
-    """A fresh cluster on loopback; the address of its server without a database name. It refuses to run as root, so root lends it a user."""
+    """A fresh cluster on loopback; the address of its server without a database name.
+
+    PostgreSQL refuses to run as root, so root lends it the user of Debian's package.
+    """
     as_user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
     folder = Path(tempfile.mkdtemp(prefix="fourview-postgres-"))
     try:

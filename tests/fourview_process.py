@@ -106,7 +106,9 @@ send_to = ["orthanc"]
 
     def start(self) -> FourviewProcess:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command("serve"), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=PROJECT)
+            self.process = subprocess.Popen(
+                self.command("serve"), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=PROJECT
+            )
         self.wait_for(self._ready, "Fourview does not get ready", seconds=90)
         return self
 

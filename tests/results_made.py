@@ -57,10 +57,10 @@ def page(study: str = "study", version: int = 1, rows: int = 40, columns: int = 
 
 
 class ResultsMade:
-    """A real store in `folder` (SQLite and files) that holds what `add` is given, one version after the other."""
+    """A real store (files in `folder`; SQLite there unless told) that holds what `add` is given, one version after the other."""
 
-    def __init__(self, folder: Path) -> None:
-        url = f"sqlite:///{folder / 'results.db'}"
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        url = url or f"sqlite:///{folder / 'results.db'}"
         self._engine = write_engine(url)
         tables.metadata.create_all(self._engine)
         self.files = Files(folder / "files")

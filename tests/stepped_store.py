@@ -228,7 +228,8 @@ class SteppedStore:
             return None
         new = self.new_version(reading)
         if reading.current is not None and reading.current.cause == new.cause:
-            self.archive.settle_unchanged(study, "nothing changed")
+            objects = reading.current.objects.values()
+            self.archive.settle_unchanged(study, "nothing changed", {one.sop_instance_uid: reading.send_to for one in objects})
             return None
         return self.archive.save_version(study, reading, new)
 

@@ -15,6 +15,7 @@ from stepped_store import CEILING, MODEL, RETAKE, FixedRuling, SteppedStore, exa
 
 from store import tables
 from store.archive import ATTEMPTS, Archive, Busy, Kept, UnknownStudy
+from store.look import STALLED_SECONDS
 from store.study import HANGING_ORDER, ImageKind, View, WhenIncomplete
 
 STUDY = uid("study")
@@ -255,7 +256,9 @@ def test_a_new_image_during_analysing_is_not_lost(stepped: SteppedStore) -> None
     stepped.receive(retake)
     stepped.advance(STUDY)
     stepped.report(STUDY)
-    assert stepped.state() == "analysed" and stepped.selected()[View.L_CC] == exam()[1].SOPInstanceUID, "the run that was on its way is saved"
+    assert stepped.state() == "analysed" and stepped.selected()[View.L_CC] == exam()[1].SOPInstanceUID, (
+        "the run that was on its way is saved"
+    )
     stepped.settle()
     assert len(stepped.versions()) == 2 and stepped.selected()[View.L_CC] == retake.SOPInstanceUID
     assert stepped.study()["revision"] == 2
@@ -375,7 +378,7 @@ def test_only_an_image_that_would_fill_a_slot_raises_a_doubt(stepped: SteppedSto
     stepped.receive(image(View.L_CC, "synthetic", ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]))
     stepped.settle()
     assert stepped.state() == "analysed" and list(stepped.selected().values()) == uids(*exam())
-    assert sorted(sum(stepped.dispositions().values(), [])) == ["candidate"] * 4 + ["set aside"] * 3
+    assert sorted(one for several in stepped.dispositions().values() for one in several) == ["candidate"] * 4 + ["set aside"] * 3
 
 
 @pytest.mark.parametrize("moment", ["collecting", "analysed", "incomplete"])
@@ -402,6 +405,23 @@ def test_a_doubt_during_analysing_saves_the_version_without_deliveries(stepped: 
     stepped.settle()
     assert stepped.state() == "held" and len(stepped.versions()) == 1 and stepped.study()["deliveries"] == []
     assert "another patient" in reason(stepped), "why it is held stays to be read"
+
+
+def test_a_version_that_was_saved_while_held_is_sent_when_a_person_asks_after_the_doubt_is_gone(stepped: SteppedStore) -> None:
+    foreign = image(View.L_CC, "foreign", PatientID="P2")
+    stepped.receive(*exam())
+    stepped.step(RETAKE)
+    stepped.work(read=False)
+    stepped.receive(foreign)
+    stepped.settle()
+    assert stepped.state() == "held" and stepped.study()["deliveries"] == []
+    stepped.receive(rejection(foreign))
+    stepped.settle()
+    assert request(stepped, "mended") == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.versions()) == 1, "nothing changed, so no new version"
+    assert {one["state"] for one in stepped.study()["deliveries"]} == {"waiting"} and len(stepped.study()["deliveries"]) == 2
+    assert len(stepped.ledger.claim()) == 1
 
 
 def test_waiting_deliveries_of_a_study_stop_with_a_doubt(stepped: SteppedStore) -> None:
@@ -678,6 +698,7 @@ def test_a_row_is_handed_out_once_and_every_time_under_a_new_id(stepped: Stepped
         stepped.step(2)
         assert stepped.archive.claimed(older_than_seconds=1) == [claim.workflow_id]
         assert stepped.archive.release([claim.workflow_id], "its process ended") == 1
+        stepped.step(STALLED_SECONDS)
         [claim] = stepped.archive.claim_studies()
         assert claim.workflow_id not in seen
         seen.add(claim.workflow_id)
@@ -707,6 +728,7 @@ def test_a_released_study_is_looked_at_again_and_then_rests(stepped: SteppedStor
     stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
     [claim] = stepped.archive.claim_studies()
     stepped.archive.release([claim.workflow_id], "killed")
+    stepped.step(STALLED_SECONDS)
     stepped.work()
     assert stepped.search.request("r1") == "accepted" and stepped.archive.claim_studies() == []
 
@@ -720,6 +742,32 @@ def test_a_report_whose_worker_died_is_made_again(stepped: SteppedStore) -> None
     stepped.archive.release([claim.workflow_id], "killed")
     stepped.settle()
     assert len(stepped.versions()) == 1 and stepped.state() == "analysed"
+
+
+def test_a_study_whose_worker_met_a_surprise_is_held_and_rests(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work()
+    stepped.step(RETAKE)
+    stepped.archive.claim_studies()
+    assert stepped.advance(STUDY)
+    stepped.archive.give_up(STUDY, "unexpected KeyError")
+    stepped.settle()
+    assert stepped.state() == "held" and reason(stepped) == "unexpected KeyError" and stepped.versions() == []
+    assert request(stepped) == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed"
+
+
+def test_a_surprise_about_a_withdrawn_study_lets_it_rest_too(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    stepped.receive(rejection(*exam()))
+    stepped.settle()
+    stepped.receive(image(View.L_CC, "late"))
+    assert len(stepped.archive.claim_studies()) == 1
+    stepped.archive.give_up(STUDY, "unexpected KeyError")
+    stepped.step(3600)
+    assert stepped.state() == "withdrawn" and stepped.archive.claimed(0) == [] and stepped.archive.claim_studies() == []
 
 
 # ----------------------------------------------------------------------------------------------------------------- idempotence
@@ -736,7 +784,7 @@ def test_saving_a_version_again_changes_nothing(stepped: SteppedStore) -> None:
     assert stepped.archive.save_version(STUDY, reading, new) == 1
     before = stepped.study()
     assert stepped.archive.save_version(STUDY, reading, new) == 1
-    stepped.archive.settle_unchanged(STUDY, "a repeat")
+    stepped.archive.settle_unchanged(STUDY, "a repeat", {})
     stepped.archive.settle_failed(STUDY, "a repeat")
     assert stepped.study() == before and stepped.archive.reading(STUDY, stepped.policy) is None
 

