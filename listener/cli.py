@@ -26,9 +26,9 @@ from listener.serve import CannotServe, end_with_parent, exclusive, first_free, 
 from listener.show import in_words
 from pipeline.model import ModelError, load_classifier, read_card, write_demo_weights
 from pipeline.orthanc import FetchFailed
-from store.archive import Busy, UnknownStudy
+from store.archive import BEAT_SECONDS, Archive, Busy, UnknownStudy
 from store.database import DatabaseAway, OldSchema
-from store.search import BEAT_SECONDS
+from store.search import Search
 
 log = logging.getLogger(__name__)
 
@@ -267,28 +267,33 @@ def reprocess(
     archive, search = parts.open_archive(config), parts.open_search(config)
     failed = False
     for study_instance_uid in study:
-        if from_orthanc:
-            kept = fetch_and_keep(config, archive, parts.open_files(config), study_instance_uid)
-            print(f"{study_instance_uid}: {kept}")
-        request_id = uuid.uuid4().hex
-        archive.request_reprocess(study_instance_uid, request_id=request_id, person=getpass.getuser())
-        if not search.living("work"):
-            print(f"{study_instance_uid}: asked for, but no worker is running: start `fourview serve` (or `work`) and it will be read")
-            failed = True
-            continue
-        answer = _await(lambda: search.request(request_id), wait_seconds)  # noqa: B023
-        if answer is None:
-            print(f"{study_instance_uid}: no worker answered within {wait_seconds:g} s; it stays asked for (`fourview show`)")
-            failed = True
-        elif answer != "accepted":
-            print(f"{study_instance_uid}: {answer}")
-            failed = True
-        else:
-            done = _await(lambda: _settled(search.study(study_instance_uid)), wait_seconds)  # noqa: B023
-            print(f"{study_instance_uid}: {done or 'still being read (`fourview show`)'}")
-            failed = failed or done is None or done.startswith("failed")
+        try:
+            if from_orthanc:
+                print(f"{study_instance_uid}: {fetch_and_keep(config, archive, parts.open_files(config), study_instance_uid)}")
+            done, words = _reprocess(archive, search, study_instance_uid, wait_seconds)
+        except (FetchFailed, UnknownStudy, Busy) as error:
+            done, words = False, str(error)
+        print(f"{study_instance_uid}: {words}", file=sys.stdout if done else sys.stderr)
+        failed = failed or not done
     if failed:
         raise typer.Exit(1)
+
+
+def _reprocess(archive: Archive, search: Search, study_instance_uid: str, wait_seconds: float) -> tuple[bool, str]:
+    """Ask for one study and wait for the worker; (done, what came of it in words)."""
+    request_id = uuid.uuid4().hex
+    archive.request_reprocess(study_instance_uid, request_id=request_id, person=getpass.getuser())
+    if not search.living("work"):
+        return False, "asked for, but no worker is running: start `fourview serve` (or `work`) and it will be read"
+    answer = _await(lambda: search.request(request_id), wait_seconds)
+    if answer is None:
+        return False, f"no worker answered within {wait_seconds:g} s; it stays asked for (`fourview show`)"
+    if answer != "accepted":
+        return False, answer
+    done = _await(lambda: _settled(search.study(study_instance_uid)), wait_seconds)
+    if done is None:
+        return False, "still being read (`fourview show`)"
+    return done.startswith("analysed"), done
 
 
 def _settled(study: Mapping[str, Any]) -> str | None:

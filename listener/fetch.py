@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from listener.config import Config
-from listener.scp import KEPT, Refused, check_uids, ignored_because, keep_file, read_keys
+from listener.scp import KEPT, Refused, Status, check_uids, ignored_because, keep_file, read_keys
 from pipeline.orthanc import FetchFailed, fetch_study
 from store.archive import Archive, Kept
 from store.files import Files
@@ -34,6 +34,9 @@ def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instanc
                 origin="fetched",
             ).value
         except Refused as refused:
+            if refused.status is Status.OUT_OF_RESOURCES:
+                # A part of an exam must not be read as if it were the whole.
+                raise FetchFailed(f"study {study_instance_uid} was fetched in part: {refused.comment}", worth_retrying=True) from refused
             kept = f"refused ({refused.comment})"
         finally:
             received.unlink(missing_ok=True)

@@ -32,13 +32,12 @@ from pipeline.model import Classifier, ModelError
 from pipeline.pixels import ModelImage, prepare, preview
 from pipeline.send import Found, Pacs, SendOutcome, find_instance, send
 from pipeline.upkeep import UPKEEP_SECONDS
-from store.archive import Archive, NewObject, NewVersion
+from store.archive import BEAT_SECONDS, Archive, NewObject, NewVersion
 from store.database import DatabaseAway, Engine
-from store.files import Files
+from store.files import FileGone, Files
 from store.header import header_json, read_header
 from store.ledger import Delivery, DeliveryState, Ledger
 from store.look import Reading, ReadView
-from store.search import BEAT_SECONDS
 from store.study import ImageKind, Installation, Outcome, Policy, Scores, View, object_cause, run_id, version_cause
 from store.view import Resolved, resolve, resolve_view, unreadable
 
@@ -95,11 +94,22 @@ def _read_image(score_id: int) -> None:
     try:
         if task.file_name is None:
             raise DecodeFailed("its pixels are no longer kept; reprocess the study with --from-orthanc", permanent=True)
+        shop.files.check(task.file_name)
         frame = shop.decoder.decode(shop.files.path(task.file_name))
         if shop.archive.save_pixel_hash(score_id, frame.pixel_hash):
             return
         header = shop.archive.instance_header(task.instance_id)
         scores, picture = score_image(frame.pixels, header, shop)
+        preview_file = shop.files.write(picture)
+    except FileGone as error:
+        shop.archive.fail_score(score_id, str(error), permanent=True)
+        return
+    except OSError as error:
+        log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%s", task.sop_instance_uid, error.strerror)
+        shop.archive.postpone_score(score_id, f"the disk is away or full ({error.strerror}); it will be tried again")
+        return
+    except DatabaseAway:
+        raise
     except (DecodeFailed, ModelError) as error:
         permanent = error.permanent if isinstance(error, DecodeFailed) else True
         log.warning("image not read sop_instance_uid=%s permanent=%s reason=%s", task.sop_instance_uid, permanent, error)
@@ -109,7 +119,6 @@ def _read_image(score_id: int) -> None:
         log.exception("image not read, unexpected sop_instance_uid=%s", task.sop_instance_uid)
         shop.archive.fail_score(score_id, f"unexpected {type(error).__name__} while it was read; see the worker's log", permanent=False)
         return
-    preview_file = shop.files.write(picture)
     seconds = time.monotonic() - started
     if not shop.archive.save_score(score_id, scores, preview_file, seconds):
         shop.files.remove(preview_file)
@@ -152,8 +161,12 @@ def _or_hold(step: Callable[[Workshop, str], T], study_instance_uid: str) -> T |
     shop = _here()
     try:
         return step(shop, study_instance_uid)
-    except (DatabaseAway, OSError):
-        raise
+    except (DatabaseAway, OSError) as error:
+        if not isinstance(error, FileGone):
+            log.warning("study waits for disk or database study_instance_uid=%s reason=%s", study_instance_uid, type(error).__name__)
+            raise
+        shop.archive.give_up(study_instance_uid, f"{error}; reprocess it with --from-orthanc")
+        return None
     except Exception as error:  # the catch-all of the study's way: a person must see it, and it must not go round in circles
         log.exception("study held after an unexpected error study_instance_uid=%s", study_instance_uid)
         shop.archive.give_up(
@@ -166,10 +179,12 @@ def _advance_study(shop: Workshop, study_instance_uid: str) -> bool:
     resolved: dict[int, tuple[Resolved, Dataset | None]] = {}
     for one in shop.archive.unresolved(study_instance_uid):
         try:
+            shop.files.check(one.file_name)
             header = read_header(shop.files.path(one.file_name))
             resolved[one.instance_id] = (resolve(header), header)
-        except (InvalidDicomError, OSError, ValueError, RecursionError, EOFError) as error:
-            resolved[one.instance_id] = (unreadable(f"its header could not be read: {type(error).__name__}"), None)
+        except (InvalidDicomError, FileGone, ValueError, RecursionError, EOFError) as error:
+            why = str(error) if isinstance(error, FileGone) else type(error).__name__
+            resolved[one.instance_id] = (unreadable(f"its header could not be read: {why}"), None)
     return shop.archive.advance(study_instance_uid, resolved, shop.policy, decider(shop.rules, shop.timezone))
 
 
@@ -296,6 +311,7 @@ def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[s
 def _reported(shop: Workshop, read: ReadView) -> report.ReportedView:
     picture = None
     if read.preview_file is not None:
+        shop.files.check(read.preview_file)
         picture = np.asarray(Image.open(BytesIO(shop.files.read(read.preview_file))))
     return report.ReportedView(
         view=read.view,
@@ -430,6 +446,7 @@ class Worker:
     def start(self) -> None:
         """Warm up, then launch the engine: unfinished workflows of this executor go on."""
         warm_up(self._shop)
+        self._shop.archive.beat(self._executor_id, "work")  # before the first claim, or another worker takes it for a dead one's
         DBOS.listen_queues(list(_QUEUES))
         DBOS.launch()
         for name, concurrency in _QUEUES.items():
@@ -461,8 +478,8 @@ class Worker:
 
     def close(self) -> None:
         """Stop the engine, after giving running workflows a few seconds."""
-        self._shop.archive.leave(self._executor_id)
         DBOS.destroy(workflow_completion_timeout_sec=5)
+        self._shop.archive.leave(self._executor_id)  # last: whoever sees no lease takes our work over
         self._shop.decoder.close()
 
     def tick(self) -> None:
@@ -485,17 +502,22 @@ class Worker:
         DBOS.delete_workflows([workflow.workflow_id for workflow in old])
 
     def sweep(self) -> None:
-        """Take rows back whose workflow is absent or has ended without settling them."""
+        """Take rows back whose workflow is absent, has ended without settling them, or belongs to a process that is dead."""
         claimed = self._shop.archive.claimed(SWEEP_SECONDS)
         if not claimed:
             return
-        alive = {
-            status.workflow_id
-            for status in DBOS.list_workflows(workflow_ids=claimed, load_input=False, load_output=False)
-            if status.status in ("PENDING", "ENQUEUED", "DELAYED")
-        }
+        living = {self._executor_id, *self._shop.archive.living("work")}
+        alive, deadly = set(), set()
+        for status in DBOS.list_workflows(workflow_ids=claimed, load_input=False, load_output=False):
+            if status.status in ("ENQUEUED", "DELAYED") or (status.status == "PENDING" and status.executor_id in living):
+                alive.add(status.workflow_id)
+            elif status.status == "PENDING":
+                # The engine recovers only its own executor's work. Cancelled first, so that a frozen process that wakes is fenced off.
+                DBOS.cancel_workflow(status.workflow_id)
+            elif status.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
+                deadly.add(status.workflow_id)
         lost = [workflow_id for workflow_id in claimed if workflow_id not in alive]
-        if lost and self._shop.archive.release(lost, "its workflow ended without a result"):
+        if lost and self._shop.archive.release(lost, "its worker died or lost its database", deadly=deadly):
             log.warning("rows taken back from ended workflows count=%d first=%s", len(lost), lost[0])
 
 

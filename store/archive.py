@@ -7,7 +7,8 @@ read once per transaction; tests pass their own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -27,8 +28,13 @@ from store.view import Resolved
 
 log = logging.getLogger(__name__)
 
-#: A worker that died this often over one image has met an image that kills workers.
+#: An image that failed this often, or over which a worker died so often that the engine gave up, is not tried again.
 ATTEMPTS = 3
+#: Claims that expired for other reasons (a host that died, a disk that was away) count apart.
+EXPIRED_ATTEMPTS = 20
+#: Processes renew their lease every `BEAT_SECONDS`; one that did not for `LEASE_SECONDS` is taken for dead.
+BEAT_SECONDS = 3.0
+LEASE_SECONDS = 15.0
 #: After a failure that may pass, the next attempt waits this long, doubled each time.
 RETRY_SECONDS = 2.0
 
@@ -131,6 +137,18 @@ class NewVersion:
     notes: tuple[str, ...] = ()  # for the timeline: what is not sent, and why
 
 
+def new_workflow_id(name: str, row: object, attempt: int) -> str:
+    """An id that was never used before, also not before a backup was restored: a workflow id that has ended is spent for ever."""
+    return f"{name}:{row}:{attempt}:{secrets.token_hex(4)}"
+
+
+def living_processes(connection: sa.Connection, role: str, now: datetime) -> list[str]:
+    """The processes of a role that renewed their lease lately."""
+    row = tables.lease
+    limit = now - timedelta(seconds=LEASE_SECONDS)
+    return list(connection.execute(sa.select(row.c.process).where(row.c.role == role, row.c.beat_at > limit)).scalars())
+
+
 class Archive:
     """The studies of one installation."""
 
@@ -144,8 +162,8 @@ class Archive:
         """Remember a received instance; durable when it returns. Raises Busy when the database cannot answer in time."""
         try:
             return self._keep(reception)
-        except OperationalError as error:
-            raise Busy(f"the database did not keep {reception.sop_instance_uid}: {error.orig}") from error
+        except (OperationalError, sa.exc.TimeoutError) as error:
+            raise Busy(f"the database did not keep {reception.sop_instance_uid}: {type(error).__name__}") from error
 
     def _keep(self, reception: Reception) -> Kept:
         with self._engine.begin() as connection:
@@ -244,7 +262,7 @@ class Archive:
             query = sa.select(key, row.c.attempt).where(wanted).order_by(order).limit(limit).with_for_update(skip_locked=True)
             claims = []
             for value, attempt in connection.execute(query, {"now": now}).all():
-                claim = Claim(f"{name}:{value}:{attempt + 1}", str(value))
+                claim = Claim(new_workflow_id(name, value, attempt + 1), str(value))
                 connection.execute(
                     sa.update(row).where(key == value).values(attempt=attempt + 1, workflow_id=claim.workflow_id, claimed_at=now)
                 )
@@ -261,27 +279,31 @@ class Archive:
                 found.update(connection.execute(query).scalars())
             return sorted(found)
 
-    def release(self, workflow_ids: Sequence[str], reason: str) -> int:
-        """Take rows back from workflows that are absent or ended without settling them; how many. An image that did so too often fails."""
+    def release(self, workflow_ids: Sequence[str], reason: str, *, deadly: Collection[str] = ()) -> int:
+        """Take rows back from workflows that are absent or ended without settling them; how many.
+
+        Over the `deadly` ones a worker died again and again: that counts against the image. An image that did so too often fails.
+        """
         with self._engine.begin() as connection:
             now = self._clock(connection)
             released = 0
             for row in (tables.study, tables.delivery):
                 # Not at once: whatever ended the workflow may end the next one too.
                 values: dict[str, Any] = {"workflow_id": None, "due_at": now + timedelta(seconds=STALLED_SECONDS)}
+                if row is tables.study:
+                    values["settled_generation"] = row.c.generation  # due_at makes it look at everything anyway
                 released += connection.execute(sa.update(row).where(row.c.workflow_id.in_(workflow_ids)).values(**values)).rowcount
             score = tables.score
-            spent = connection.execute(
-                sa.select(score.c.id, score.c.attempt, score.c.state).where(score.c.workflow_id.in_(workflow_ids))
-            ).all()
-            for score_id, attempt, state in spent:
-                released += 1
-                if state == "waiting" and attempt >= ATTEMPTS:
-                    self._fail_score(connection, score_id, f"its worker died {attempt} times ({reason})", now)
+            spent = connection.execute(sa.select(score).where(score.c.workflow_id.in_(workflow_ids), score.c.state == "waiting")).all()
+            for one in spent:
+                failures = one.failures + (one.workflow_id in deadly)
+                if failures >= ATTEMPTS or one.attempt >= EXPIRED_ATTEMPTS:
+                    self._fail_score(connection, one.id, f"it was begun {one.attempt} times and never finished ({reason})", now)
                 else:
-                    due = now + timedelta(seconds=RETRY_SECONDS * 2**attempt)
-                    connection.execute(sa.update(score).where(score.c.id == score_id).values(workflow_id=None, due_at=due))
-            return released
+                    due = now + timedelta(seconds=RETRY_SECONDS * 2**failures)
+                    values = {"workflow_id": None, "due_at": due, "failures": failures}
+                    connection.execute(sa.update(score).where(score.c.id == one.id).values(**values))
+            return released + len(spent)
 
     # ------------------------------------------------------------------------------------------------------------- advance
 
@@ -417,14 +439,23 @@ class Archive:
 
     def fail_score(self, score_id: int, reason: str, *, permanent: bool) -> None:
         """Remember that an image could not be read; what may pass is tried again, `ATTEMPTS` times in all."""
-        with self._scored_study(score_id) as (connection, _study, task, now):
+        with self._scored_study(score_id) as (connection, study, task, now):
             if task.state != "waiting":
                 return
-            if permanent or task.attempt >= ATTEMPTS:
+            failures = task.failures + 1
+            if permanent or failures >= ATTEMPTS:
                 self._fail_score(connection, score_id, reason, now)
             else:
-                due = now + timedelta(seconds=RETRY_SECONDS * 2**task.attempt)
-                self._settle_score(connection, _study, score_id, now, state="waiting", error=reason, due_at=due)
+                due = now + timedelta(seconds=RETRY_SECONDS * 2**failures)
+                self._settle_score(connection, study, score_id, now, state="waiting", error=reason, due_at=due, failures=failures)
+
+    def postpone_score(self, score_id: int, reason: str) -> None:
+        """The disk or the mount is away: the image is not to blame and waits, for as long as it takes."""
+        with self._scored_study(score_id) as (connection, study, task, now):
+            if task.state == "waiting":
+                due = now + timedelta(seconds=STALLED_SECONDS)
+                values = {"error": reason, "due_at": due, "attempt": task.attempt - 1}
+                self._settle_score(connection, study, score_id, now, state="waiting", **values)
 
     @contextmanager
     def _scored_study(self, score_id: int) -> Iterator[tuple[sa.Connection, Any, Any, datetime]]:
@@ -435,7 +466,7 @@ class Archive:
             study = self._lock(connection, uid)
             image = (instance.c.id.label("instance_id"), instance.c.sop_instance_uid)
             task = connection.execute(
-                sa.select(score.c.state, score.c.attempt, score.c.model_key, *image)
+                sa.select(score.c.state, score.c.attempt, score.c.failures, score.c.model_key, *image)
                 .join(instance, instance.c.id == score.c.instance_id)
                 .where(score.c.id == score_id)
             ).one()
@@ -470,7 +501,12 @@ class Archive:
             study = self._lock(connection, study_instance_uid)
             if study.frozen_instances is None:
                 return None
-            return Look(connection, study, policy, now).reading()
+            look = Look(connection, study, policy, now)
+            if not look.complete():
+                # Another model since it was found ready: its scores come first.
+                change_study(connection, study_instance_uid, workflow_id=None, generation=study.generation + 1)
+                return None
+            return look.reading()
 
     def save_version(self, study_instance_uid: str, reading: Reading, new: NewVersion) -> int:
         """Remember a version with its objects and deliveries; its number. A repeat changes nothing. A held study gets no deliveries."""
@@ -543,18 +579,18 @@ class Archive:
             self._finish(connection, study, Event.UNCHANGED, reason, now)
 
     def _deliver(self, connection: sa.Connection, study_instance_uid: str, sop_instance_uid: str, destination: str, now: datetime) -> bool:
-        return insert_or_ignore(
-            connection,
-            tables.delivery,
-            {
-                "sop_instance_uid": sop_instance_uid,
-                "study_instance_uid": study_instance_uid,
-                "destination": destination,
-                "state": "waiting",
-                "due_at": now,
-                "created_at": now,
-            },
+        """Put an object in the outbox, or back into it when the earlier try was given up; whether it will be sent now."""
+        row = tables.delivery
+        fresh = {"state": "waiting", "due_at": now, "created_at": now}
+        key = {"sop_instance_uid": sop_instance_uid, "destination": destination}
+        if insert_or_ignore(connection, row, {**key, "study_instance_uid": study_instance_uid, **fresh}):
+            return True
+        given_up = sa.and_(
+            row.c.sop_instance_uid == sop_instance_uid,
+            row.c.destination == destination,
+            row.c.state.in_(("refused", "expired", "cancelled")),
         )
+        return connection.execute(sa.update(row).where(given_up).values(**fresh, tries=0, confirm_tries=0, reason="")).rowcount == 1
 
     def settle_failed(self, study_instance_uid: str, reason: str) -> None:
         """No view of the frozen selection has scores: there is nothing to report."""
@@ -585,10 +621,14 @@ class Archive:
             study = self._lock(connection, study_instance_uid)
             values: dict[str, Any] = {"frozen_instances": None, "frozen_by_request": False, "workflow_id": None, "due_at": None}
             values["settled_generation"] = study.generation
+            now = self._clock(connection)
+            row = tables.decision
+            open_requests = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.applied_at.is_(None))
+            connection.execute(sa.update(row).where(open_requests).values(applied_at=now, answer=f"refused: {reason}"))
             if study.state == StudyState.WITHDRAWN:
                 change_study(connection, study_instance_uid, **values)
             else:
-                move(connection, study, Event.DOUBT, reason, self._clock(connection), **values)
+                move(connection, study, Event.DOUBT, reason, now, **values)
 
     # ----------------------------------------------------------------------------------------------------------- decisions
 
@@ -639,6 +679,11 @@ class Archive:
             renewed = connection.execute(sa.update(row).where(row.c.process == process).values(beat_at=now)).rowcount
             if not renewed:
                 insert_or_ignore(connection, row, {"process": process, "role": role, "beat_at": now})
+
+    def living(self, role: str) -> list[str]:
+        """The processes of a role that renewed their lease lately."""
+        with self._engine.begin() as connection:
+            return living_processes(connection, role, self._clock(connection))
 
     def leave(self, process: str) -> None:
         """This process ends by its own will."""

@@ -47,7 +47,10 @@ def write_engine(url: str) -> sa.Engine:
     """The engine of every transaction that may write."""
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+        limits = {"connect_timeout": BUSY_TIMEOUT_SECONDS, "options": f"-c lock_timeout={BUSY_TIMEOUT_SECONDS * 1000}"}
+        return sa.create_engine(
+            parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits, max_overflow=32, pool_timeout=BUSY_TIMEOUT_SECONDS
+        )
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
     _sqlite_pragmas(engine, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
 

@@ -19,6 +19,10 @@ ORPHAN_AFTER_SECONDS = 24 * 3600
 _NAME = re.compile("[0-9a-f]{2}/[0-9a-f]{30}")
 
 
+class FileGone(OSError):
+    """The spool is there, but this file of it is not: waiting would not bring it back."""
+
+
 class Files:
     """A folder of kept files and, on the same volume, a folder `incoming` for unfinished ones."""
 
@@ -54,6 +58,14 @@ class Files:
             return self.adopt(temporary)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def check(self, name: str) -> None:
+        """Raise FileGone when the file `name` is missing for good, another OSError when the disk or the mount is away."""
+        try:
+            self.path(name).stat()
+        except FileNotFoundError as error:
+            self.incoming.stat()  # not there either: the whole folder is away, and that may pass
+            raise FileGone(f"file {name} of the spool is gone") from error
 
     def read(self, name: str) -> bytes:
         """The whole content of the file `name`."""

@@ -14,7 +14,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from store import tables
-from store.archive import Claim
+from store.archive import Claim, new_workflow_id
 from store.database import database_now
 from store.look import say
 from store.study import StudyState, digest
@@ -69,6 +69,15 @@ class Ledger:
                 connection.exec_driver_sql("LOCK TABLE delivery IN SHARE ROW EXCLUSIVE MODE")
             now = self._clock(connection)
             busy = sa.select(row.c.destination).where(row.c.workflow_id.is_not(None))
+            older = row.alias()
+            # A destination gets the versions of a study in their order: a newer one waits until an older one is through.
+            earlier = sa.exists().where(
+                older.c.study_instance_uid == row.c.study_instance_uid,
+                older.c.destination == row.c.destination,
+                older.c.id < row.c.id,
+                older.c.state == DeliveryState.WAITING,
+                older.c.due_at > now,
+            )
             due = connection.execute(
                 sa.select(row.c.id, row.c.destination, row.c.attempt)
                 .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
@@ -78,13 +87,14 @@ class Ledger:
                     row.c.destination.not_in(busy),
                     study.c.state.not_in((StudyState.HELD, StudyState.WITHDRAWN)),
                     study.c.generation <= study.c.settled_generation,  # what just came may be a doubt: look first
+                    sa.not_(earlier),
                 )
                 .order_by(row.c.id)
             ).all()
             claims: dict[str, Claim] = {}
             taken: dict[str, list[int]] = {}
             for delivery_id, destination, attempt in due:
-                claims.setdefault(destination, Claim(f"delivery:{delivery_id}:{attempt + 1}", destination))
+                claims.setdefault(destination, Claim(new_workflow_id("delivery", delivery_id, attempt + 1), destination))
                 taken.setdefault(destination, []).append(delivery_id)
             for destination, claim in claims.items():
                 connection.execute(
@@ -95,9 +105,13 @@ class Ledger:
             return list(claims.values())
 
     def batch(self, workflow_id: str) -> list[Delivery]:
-        """The deliveries that a workflow holds, in version order."""
-        row, result = tables.delivery, tables.result_object
+        """The deliveries that a workflow holds, in version order; none of a study that was held meanwhile."""
+        row, result, study = tables.delivery, tables.result_object, tables.study
         with self._engine.begin() as connection:
+            # The study may have been held since: its deliveries go back.
+            stopped = sa.select(study.c.study_instance_uid).where(study.c.state.in_((StudyState.HELD, StudyState.WITHDRAWN)))
+            mine = row.c.workflow_id == workflow_id
+            connection.execute(sa.update(row).where(mine, row.c.study_instance_uid.in_(stopped)).values(workflow_id=None))
             found = connection.execute(
                 sa.select(
                     row.c.id,

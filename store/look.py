@@ -192,6 +192,13 @@ class Look:
         score = self.scores.get(instance_id)
         return score.error if score is not None and score.state == "failed" else ""
 
+    def _settled(self, instance_id: int) -> bool:
+        return instance_id in self.scores and self.scores[instance_id].state in ("scored", "failed")
+
+    def complete(self) -> bool:
+        """Whether every image of the frozen selection was read, or failed, by the policy's model."""
+        return all(self._settled(one) for one in self.study.frozen_instances)
+
     @cached_property
     def rejections(self) -> dict[str, str]:
         """SOP Instance UID -> why, from the rejecting Key Objects of this study, whenever they came."""
@@ -201,8 +208,9 @@ class Look:
     def primaries(self) -> dict[str, int]:
         """SOP Instance UID -> the row that stands for it: one that can be read, whose pixels are known, lossless, then the first."""
 
-        def key(one: sa.Row[Any]) -> tuple[bool, bool, bool, int]:
-            return (bool(self._failed(one.id)), one.pixel_hash is None, one.ranking["lossy"], one.id)
+        def key(one: sa.Row[Any]) -> tuple[bool, bool, bool, bool, int]:
+            lost = one.file_name is None and not self._settled(one.id)  # its pixels are gone and this model never saw them
+            return (lost, bool(self._failed(one.id)), one.pixel_hash is None, one.ranking["lossy"], one.id)
 
         chosen: dict[str, int] = {}
         for one in sorted((one for one in self.instances if one.ranking is not None), key=key):
@@ -257,9 +265,15 @@ class Look:
         """Why a person must look at this study before anything is said of it; only images that would fill a slot can raise a doubt."""
         found = [f"image {one.sop_instance_uid}: {self.judged[one.id][1]}" for one in self._rows(Disposition.DOUBT)]
         eligible = self._rows(Disposition.CANDIDATE, Disposition.COPY, Disposition.DOUBT, Disposition.FAILED)
-        for one in eligible[1:]:
-            if _patient_differs(eligible[0], one):
-                found.append(f"image {one.sop_instance_uid} names another patient than image {eligible[0].sop_instance_uid}")
+        for number, one in enumerate(eligible):
+            other = next((other for other in eligible[:number] if _patient_differs(other, one)), None)
+            if other is not None:
+                found.append(f"image {one.sop_instance_uid} names another patient than image {other.sop_instance_uid}")
+        views: dict[str, set[str]] = {}
+        for one in eligible:
+            if view := self.evidence[one.id].view:
+                views.setdefault(one.sop_instance_uid, set()).add(view)
+        found += [f"image {uid} was received as {' and as '.join(sorted(told))}" for uid, told in views.items() if len(told) > 1]
         pixels: dict[str, set[str]] = {}
         for one in eligible:
             if one.pixel_hash is not None and not one.ranking["lossy"]:
@@ -292,11 +306,16 @@ class Look:
         elif emptied and (self._current() is not None or state is not StudyState.COLLECTING) and state is not StudyState.WITHDRAWN:
             # Before the first selection a rejected image is merely no candidate: its retake may still come.
             self._move(Event.REJECTED, "every image that filled a slot was rejected")
+            self._cancel_deliveries("every image was rejected before it was sent")
         elif news and state in _REOPENED:
             self._move(Event.ELIGIBLE_IMAGE, "the images changed", revision=self.study.revision + 1, collecting_since=self.now)
             self._collect(decide, since=self.now)
         elif state is StudyState.COLLECTING:
             self._collect(decide, since=self.study.collecting_since)
+        elif news and state is StudyState.WITHDRAWN and self.study.frozen_instances is None:
+            # Never analysed again without a person (what was withdrawn may have been another patient), but never silently either.
+            self._change(state_reason="new images came after it was withdrawn: look at them, then `fourview reprocess`")
+            self._say("withdrawn", "new images came; they are not read unless a person asks to reprocess")
         elif self.study.rule_action == "analyse":
             # A copy that came after the selection was frozen: only its pixels tell whether it is one.
             self._want_scores(self._rows(Disposition.COPY))
@@ -372,6 +391,8 @@ class Look:
 
     def _want_scores(self, rows: Sequence[sa.Row[Any]]) -> None:
         for one in rows:
+            if one.file_name is None and self.judged[one.id][0] is Disposition.COPY:
+                continue  # its pixels are gone, and another copy stands for the image
             if one.id not in self.scores:
                 insert_or_ignore(
                     self.connection,
@@ -410,13 +431,16 @@ class Look:
         # A person's request tries again what failed: the cause may be gone (another decoder, a mended disk).
         for one in self._rows(Disposition.FAILED):
             score = tables.score
-            again = {"state": "waiting", "attempt": 0, "error": "", "due_at": None}
+            again = {"state": "waiting", "attempt": 0, "failures": 0, "error": "", "due_at": None}
             self.connection.execute(sa.update(score).where(score.c.id == self.scores[one.id].id).values(**again))
         self._forget_scores()
         ruling = self._rule(elect([self._candidate(one) for one in rows], self.policy.image_kinds), decide)
         if ruling is not None:
             self._save_ruling(ruling)
         self.study = study
+        if study.state in (StudyState.HELD, StudyState.WITHDRAWN):
+            # What was not sent before the doubt is not sent after it; if it still stands, the run puts it back into the outbox.
+            self._cancel_deliveries(f"it was {study.state} before it was sent")
         self._freeze(Event.REQUEST, "a person asked to reprocess", by_request=True)
         return "accepted"
 
@@ -427,13 +451,32 @@ class Look:
             if StudyState(study.state) is not StudyState.COLLECTING:
                 self._change(due_at=None)  # only a collecting study waits for a time
             return False
-        ready = all(one in self.scores and self.scores[one].state in ("scored", "failed") for one in frozen)
+        self.study = study
+        ready = self.complete()
+        if ready and (better := [self._instead_of(one) for one in frozen]) != frozen:
+            # A copy that came after the freeze can be read where the frozen one could not.
+            self._change(frozen_instances=better)
+            frozen, self.study = better, self._reread()
+            ready = self.complete()
         if not ready:
             # The model may have been changed since the freeze: then its scores are not even asked for yet.
             self._want_scores([one for one in self.instances if one.id in frozen])
         # Should the report's workflow vanish, the study is looked at again; a score that is saved raises the generation by itself.
         self._change(due_at=self.now + timedelta(seconds=STALLED_SECONDS))
         return ready
+
+    def _instead_of(self, frozen: int) -> int:
+        """The image that now stands for a frozen one that failed; itself when there is none, or it did not fail."""
+        if not self._failed(frozen):
+            return frozen
+        uid = next(one.sop_instance_uid for one in self.instances if one.id == frozen)
+        self.__dict__.pop("primaries", None)  # the failure may be news
+        return frozen if self._failed(self.primaries[uid]) else self.primaries[uid]
+
+    def _cancel_deliveries(self, reason: str) -> None:
+        row = tables.delivery
+        waiting = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting")
+        self.connection.execute(sa.update(row).where(waiting).values(state="cancelled", due_at=None, workflow_id=None, reason=reason))
 
     @property
     def _sides_seen(self) -> frozenset[str]:

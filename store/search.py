@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from store import tables
-from store.archive import UnknownStudy
+from store.archive import UnknownStudy, living_processes
 from store.database import database_now
 from store.header import folded
 from store.look import scores_from
 from store.study import HANGING_ORDER
-
-#: Processes renew their lease every `BEAT_SECONDS`; one that did not for `LEASE_SECONDS` is taken for dead.
-BEAT_SECONDS = 3.0
-LEASE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +128,8 @@ class Search:
 
     def living(self, role: str) -> list[str]:
         """The processes of a role that renewed their lease lately."""
-        row = tables.lease
         with self._engine.begin() as connection:
-            limit = database_now(connection) - timedelta(seconds=LEASE_SECONDS)
-            return list(connection.execute(sa.select(row.c.process).where(row.c.role == role, row.c.beat_at > limit)).scalars())
+            return living_processes(connection, role, database_now(connection))
 
     def known_files(self) -> set[str]:
         """The names of all files that a row links to."""

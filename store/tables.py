@@ -44,7 +44,7 @@ def _study_key(**options: object) -> sa.Column[str]:
 
 
 def _claim() -> tuple[sa.Column[int], sa.Column[str], sa.Column[object]]:
-    """How a row is handed to the workflow engine: `workflow_id` is "{row}:{attempt}" while it works on it, else NULL."""
+    """How a row is handed to the workflow engine: while it works on the row `workflow_id` names that workflow, else it is NULL."""
     return (
         sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
         sa.Column("workflow_id", sa.String(200), index=True),
@@ -104,7 +104,7 @@ instance = sa.Table(
     sa.Column("sop_instance_uid", _UID, nullable=False, index=True),
     sa.Column("sop_class_uid", _UID, nullable=False),
     sa.Column("transfer_syntax_uid", _UID, nullable=False),
-    sa.Column("modality", sa.String(16), nullable=False),
+    sa.Column("modality", sa.Text, nullable=False),
     sa.Column("patient_id", sa.Text, nullable=False),
     sa.Column("issuer_of_patient_id", sa.Text, nullable=False),
     sa.Column("patient_name", sa.Text, nullable=False),
@@ -152,6 +152,7 @@ score = sa.Table(
     sa.Column("state", sa.String(16), nullable=False, index=True),  # waiting | scored | failed
     sa.Column("due_at", UtcDateTime),
     sa.Column("error", sa.Text, nullable=False, server_default=""),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),  # that were the image's own; claims that expired are not
     sa.Column("scores", sa.JSON),
     sa.Column("preview_file", sa.String(64)),
     sa.Column("scored_at", UtcDateTime),

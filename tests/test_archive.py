@@ -704,22 +704,61 @@ def test_a_row_is_handed_out_once_and_every_time_under_a_new_id(stepped: Stepped
         seen.add(claim.workflow_id)
 
 
-def test_an_image_whose_worker_dies_three_times_fails_alone(stepped: SteppedStore) -> None:
-    stepped.receive(*exam())
-    stepped.work(read=False)
-    poisoned = exam()[2].SOPInstanceUID
+def lose(stepped: SteppedStore, poisoned: Dataset, times: int, *, deadly: bool) -> None:
+    """The claim of one image expires `times` times, the others are read."""
     row = tables.score
-    found = stepped.rows(sa.select(row.c.id).join(tables.instance).where(tables.instance.c.sop_instance_uid == poisoned))
-    [poisoned_id] = [str(one.id) for one in found]
-    for _ in range(ATTEMPTS):
+    query = sa.select(row.c.id).join(tables.instance).where(tables.instance.c.sop_instance_uid == poisoned.SOPInstanceUID)
+    [poisoned_id] = [str(one.id) for one in stepped.rows(query)]
+    for _ in range(times):
         for claim in stepped.archive.claim_scores():
             if claim.row == poisoned_id:
-                stepped.archive.release([claim.workflow_id], "killed")
+                stepped.archive.release([claim.workflow_id], "killed", deadly=[claim.workflow_id] if deadly else [])
             else:
                 stepped.read(int(claim.row))
-        stepped.step(20)
+        stepped.step(30)
+
+
+def test_an_image_that_kills_its_workers_fails_alone(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    lose(stepped, exam()[2], ATTEMPTS, deadly=True)
     stepped.settle()
-    assert outcomes(stepped) == ["PARTIAL"] and "died 3 times" in stepped.versions()[0]["selection"][View.R_MLO]["failure"]
+    assert outcomes(stepped) == ["PARTIAL"] and "never finished" in stepped.versions()[0]["selection"][View.R_MLO]["failure"]
+
+
+def test_a_host_that_dies_again_and_again_is_not_the_images_fault(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    lose(stepped, exam()[2], ATTEMPTS + 5, deadly=False)
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"]
+
+
+def test_a_disk_that_is_away_for_an_hour_fails_no_image(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    for _ in range(120):
+        for claim in stepped.archive.claim_scores():
+            stepped.archive.postpone_score(int(claim.row), "the disk is away")
+        stepped.step(30)
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"]
+
+
+def test_a_workflow_id_is_new_also_after_a_person_asks_again(stepped: SteppedStore) -> None:
+    stepped.broken[exam()[2].SOPInstanceUID] = True
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    seen = set()
+    for claim in stepped.archive.claim_scores():
+        seen.add(claim.workflow_id)
+        stepped.read(int(claim.row))
+    stepped.settle()
+    assert outcomes(stepped) == ["PARTIAL"]
+    stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
+    stepped.work(read=False)
+    [again] = stepped.archive.claim_scores()
+    assert again.workflow_id not in seen, "an id that has ended is spent for ever"
 
 
 def test_a_released_study_is_looked_at_again_and_then_rests(stepped: SteppedStore) -> None:
@@ -849,3 +888,120 @@ def test_processes_that_live_are_known(stepped: SteppedStore) -> None:
 def test_the_installation_keeps_its_identity(stepped: SteppedStore) -> None:
     values = stepped.archive.installation_values()
     assert values["device_uid"].startswith("2.25.") and len(values["device_uid"]) <= 64 and len(values["serial_number"]) == 16
+
+
+# ------------------------------------------------------------------------------------------------------ found by a second reader
+
+
+def test_copies_that_name_two_sides_are_held_in_either_order(stepped: SteppedStore) -> None:
+    for number, turned in enumerate((False, True)):
+        name = f"two sides {number}"
+        right, *others = exam(study=name)
+        left = image(View.R_CC, study=name, ImageLaterality="L", PatientOrientation=None)
+        left.SOPInstanceUID = left.file_meta.MediaStorageSOPInstanceUID = right.SOPInstanceUID
+        stepped.receive(*([left, right] if turned else [right, left]), *others)
+        stepped.settle()
+        assert stepped.state(name) == "held" and "received as L-CC and as R-CC" in stepped.study(name)["state_reason"]
+
+
+def test_another_patient_is_noticed_in_every_order(stepped: SteppedStore) -> None:
+    people = (("A^A", "19500101"), ("B^B", "19500101"), ("B^B", "19600101"))
+    for number, order in enumerate(permutations(range(3))):
+        name = f"patients {number}"
+        views = [image(HANGING_ORDER[i], study=name, PatientName=who, PatientBirthDate=born) for i, (who, born) in enumerate(people)]
+        stepped.receive(*(views[place] for place in order))
+        stepped.work()
+        assert stepped.state(name) == "held"
+
+
+def test_a_refused_delivery_is_sent_after_all_when_a_person_asks_again(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    [claim] = stepped.ledger.claim()
+    for one in stepped.ledger.batch(claim.workflow_id):
+        stepped.ledger.refused(one.delivery_id, None, "it does not know our AE title")
+    stepped.step(30 * 24 * 3600)
+    assert stepped.ledger.claim() == []
+    assert request(stepped) == "accepted"
+    stepped.settle()
+    assert len(stepped.versions()) == 1, "nothing changed, so no new version"
+    [claim] = stepped.ledger.claim()
+    for one in stepped.ledger.batch(claim.workflow_id):
+        stepped.ledger.not_sent(one.delivery_id, None, "nobody answers", retry_days=3)
+    assert {one["state"] for one in stepped.study()["deliveries"]} == {"waiting"}, "the days count from the request"
+
+
+def test_what_was_rejected_before_it_was_sent_is_never_sent(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()  # version 1 waits: the PACS is down
+    stepped.receive(rejection(*exam()))
+    stepped.work()
+    assert stepped.state() == "withdrawn"
+    stepped.receive(*(image(view, "retake") for view in HANGING_ORDER))
+    stepped.settle()
+    assert stepped.state() == "withdrawn" and "reprocess" in reason(stepped), "a person is told"
+    assert request(stepped) == "accepted"
+    stepped.settle()
+    assert len(stepped.versions()) == 2
+    second = {one["sop_instance_uid"] for one in stepped.versions()[1]["objects"]}
+    [claim] = stepped.ledger.claim()
+    assert {one.sop_instance_uid for one in stepped.ledger.batch(claim.workflow_id)} == second
+
+
+def test_a_copy_fetched_after_retention_is_read_by_a_new_model(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    for claim in stepped.ledger.claim():
+        for one in stepped.ledger.batch(claim.workflow_id):
+            stepped.ledger.sent(one.delivery_id, 0, "", ask=False)
+    stepped.step(10 * 24 * 3600)
+    retired = stepped.archive.retire_pixels(keep_images_days=7, keep_unfinished_days=90)
+    assert len(retired) == 4
+    for name in retired:
+        stepped.files.remove(name)
+    stepped.policy = replace(stepped.policy, model=replace(stepped.policy.model, version="2"))
+    stepped.receive(*(implicit(ds) for ds in exam()))
+    assert request(stepped) == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and outcomes(stepped) == ["COMPLETE"] * 2
+
+
+def test_a_readable_copy_after_the_freeze_takes_the_broken_ones_place(stepped: SteppedStore) -> None:
+    broken, *others = exam()
+    stepped.broken[broken.SOPInstanceUID] = False
+    stepped.receive(broken, *others)
+    stepped.step(RETAKE)
+    stepped.work(read=False)
+    assert stepped.state() == "analysing"
+    stepped.receive(implicit(broken))
+    stepped.work(read=False)
+    for _ in range(ATTEMPTS):
+        for claim in stepped.archive.claim_scores():
+            task = stepped.archive.score_task(int(claim.row))
+            assert task is not None
+            if task.instance_id == 1:
+                stepped.archive.fail_score(task.score_id, "its pixels are broken", permanent=True)
+            else:
+                stepped.broken.clear()
+                stepped.read(int(claim.row))
+        stepped.step(20)
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"]
+
+
+def test_another_model_between_the_look_and_the_report_is_scored_first(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.step(RETAKE)
+    stepped.work(report=False)
+    stepped.policy = replace(stepped.policy, model=replace(stepped.policy.model, version="2"))
+    assert stepped.archive.reading(STUDY, stepped.policy) is None
+    stepped.settle()
+    assert stepped.state() == "analysed" and [run["model"]["version"] for run in stepped.versions()] == ["2"]
+
+
+def test_a_surprise_answers_the_person_who_asked(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
+    stepped.archive.give_up(STUDY, "unexpected KeyError")
+    assert stepped.search.request("r1") == "refused: unexpected KeyError" and stepped.state() == "held"

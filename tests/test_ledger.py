@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -195,3 +196,26 @@ def test_what_ended_is_not_cancelled(stepped: SteppedStore) -> None:
     one = only(stepped)
     stepped.ledger.confirmed(one.delivery_id)
     assert stepped.ledger.cancel([]) == 0 and row(stepped, one.delivery_id).state == "confirmed"
+
+
+def test_a_study_that_is_held_after_the_claim_is_not_sent(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    [claim] = stepped.ledger.claim()
+    stepped.receive(image(View.L_CC, "foreign", PatientID="P2"))
+    stepped.work()
+    assert stepped.state() == "held" and stepped.ledger.batch(claim.workflow_id) == []
+
+
+def test_a_newer_version_waits_for_an_older_one_that_is_tried_again(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    [claim] = stepped.ledger.claim()
+    first = stepped.ledger.batch(claim.workflow_id)
+    for one in first:
+        stepped.ledger.not_sent(one.delivery_id, None, "down", retry_days=3)
+    stepped.receive(image(View.L_CC, "retake", InstanceNumber="9"))
+    stepped.policy = replace(stepped.policy, wait_for_retake_seconds=0)
+    stepped.work()
+    assert len(stepped.versions()) == 2 and stepped.ledger.claim() == []
+    stepped.step(10)
+    [claim] = stepped.ledger.claim()
+    assert [one.delivery_id for one in stepped.ledger.batch(claim.workflow_id)][:2] == [one.delivery_id for one in first]
