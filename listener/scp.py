@@ -17,7 +17,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from pathlib import Path
@@ -328,7 +328,6 @@ class StorageScp:
         strict: bool = False,
         min_free_bytes: int = 0,
         reuse_port: bool = False,
-        wake: Callable[[], None] | None = None,
         limits: Limits | None = None,
         acse_seconds: float = 15.0,
         network_seconds: float = 60.0,
@@ -344,7 +343,6 @@ class StorageScp:
         self._strict = strict
         self._min_free_bytes = min_free_bytes
         self._reuse_port = reuse_port
-        self._wake = wake
         self._limits = limits or Limits()
         self._server: _Server | None = None
         self._ae = AE(ae_title=ae_title)
@@ -457,9 +455,6 @@ class StorageScp:
             calling_ae_title=event.assoc.requestor.ae_title,
             called_ae_title=event.assoc.requestor.primitive.called_ae_title,
         )
-        if kept is Kept.NEW and self._wake is not None:
-            with contextlib.suppress(OSError):  # a worker that cannot be woken finds the row by itself
-                self._wake()
         return kept.value
 
     def _check(self, keys: Keys, request: Any) -> None:

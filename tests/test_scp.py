@@ -229,22 +229,10 @@ def test_a_mammogram_is_kept_byte_for_byte(door: Callable[..., Door]) -> None:
     assert fourview.unfinished_files() == []
 
 
-def test_four_views_over_one_association_wake_the_worker_four_times(door: Callable[..., Door]) -> None:
-    woken = threading.Semaphore(0)
-    fourview = door(wake=woken.release)
+def test_four_views_over_one_association_are_four_files(door: Callable[..., Door]) -> None:
+    fourview = door()
     assert [status.Status for status in fourview.send(*(mammogram(view) for view in View))] == [Status.SUCCESS] * 4
-    assert all(woken.acquire(blocking=False) for _ in range(4))
-    assert not woken.acquire(blocking=False)
     assert len(fourview.kept_files()) == 4
-
-
-def test_a_worker_that_cannot_be_woken_costs_nothing(door: Callable[..., Door]) -> None:
-    def wake() -> None:
-        raise BrokenPipeError("the worker is gone")
-
-    fourview = door(wake=wake)
-    assert fourview.send(mammogram())[0].Status == Status.SUCCESS
-    assert fourview.archive.kept == [Kept.NEW]
 
 
 def test_the_same_bytes_twice_are_one_file(door: Callable[..., Door]) -> None:
