@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydicom.errors import InvalidDicomError
 
+from listener.show import printable
 from pipeline.decode import DecodeFailed, Decoder
 from pipeline.model import Classifier, ModelCard, ModelError
 from pipeline.pixels import prepare
@@ -70,7 +71,7 @@ def _analyse(path: Path, card: ModelCard, classifier: Classifier, decoder: Decod
 def text_line(result: Mapping[str, Any]) -> str:
     """One line for a person."""
     if not result["success"]:
-        return f"{result['file']}: {result['error']}"
+        return printable(f"{result['file']}: {result['error']}")
     numbers = "  ".join(f"{name} {value:.1%}" for name, value in result["all_probabilities"].items())
     untrained = "" if result["model"]["trained"] else "  UNTRAINED"
-    return f"{result['file']}: {result['view'] or 'no view'}  {result['predicted_class']}  ({numbers}){untrained}"
+    return printable(f"{result['file']}: {result['view'] or 'no view'}  {result['predicted_class']}  ({numbers}){untrained}")

@@ -23,12 +23,13 @@ from listener import logs, parts
 from listener.config import Config, ConfigErrors, load
 from listener.fetch import fetch_and_keep
 from listener.serve import CannotServe, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
-from listener.show import in_words
+from listener.show import in_words, printable
 from pipeline.model import ModelError, load_classifier, read_card, write_demo_weights
 from pipeline.orthanc import FetchFailed
 from store.archive import BEAT_SECONDS, Archive, Busy, UnknownStudy
 from store.database import DatabaseAway, OldSchema
 from store.search import Search
+from store.study import StudyState
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,8 @@ def web(context: typer.Context, child: Child = False) -> None:
         try:
             return [complaint for role, complaint in roles.items() if not search.living(role)]
         except DatabaseAway as error:
-            return [f"the database does not answer: {error.orig}"]
+            log.error("database not reachable reason=%r", str(error.orig))
+            return ["the database does not answer"]
 
     application = create_app(results=search, file_path=files.path, ready=ready)
     try:
@@ -213,6 +215,8 @@ def studies(
 ) -> None:
     """List studies, the one that last received an image first."""
     config = _config(context)
+    if state is not None and state not in {known.value for known in StudyState}:
+        raise typer.BadParameter(f"{state} is no state; there are {', '.join(StudyState)}", param_hint="--state")
     found = parts.open_search(config).studies(state)
     if as_json:
         _print_json(found)
@@ -221,7 +225,7 @@ def studies(
     for one in found:
         received = one["last_instance_at"].astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
         version = f"version {one['version']}" if one["version"] else ""
-        print(f"{one['study_instance_uid']:<64} {one['state']:<11} {received}  {version:<11} {one['state_reason']}")
+        print(printable(f"{one['study_instance_uid']:<64} {one['state']:<11} {received}  {version:<11} {one['state_reason']}"))
 
 
 @app.command()
@@ -247,7 +251,7 @@ def deliveries(
         _print_json(found)
         return
     for one in found:
-        print(f"{one['id']:>8} {one['destination']:<16} {one['state']:<10} {one['sop_instance_uid']:<64} {one['reason']}")
+        print(printable(f"{one['id']:>8} {one['destination']:<16} {one['state']:<10} {one['sop_instance_uid']:<64} {one['reason']}"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- decisions

@@ -14,6 +14,7 @@ import logging
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,15 @@ LOG = logging.getLogger(__name__)
 HEADER_BYTES = 6
 P_DATA_TF = 0x04
 PDU_TYPES = frozenset(range(0x01, 0x08))
-#: A message control header (PS3.8 E.2) with this bit belongs to a command, so a new message begins.
+#: Bits of the message control header (PS3.8 E.2).
 IS_COMMAND = 0x01
+IS_LAST = 0x02
+#: Command Field (0000,0100) of a C-STORE-RQ, as it is encoded (PS3.7 9.3.1.1, implicit little endian). Only its data set goes to disk.
+C_STORE_RQ = b"\x00\x00\x00\x01\x02\x00\x00\x00\x01\x00"
+#: A command set, or a data set that pynetdicom keeps in memory, is never larger in earnest.
+IN_MEMORY_BYTES = 64 * 1024
+#: How often the disk is looked at while a data set streams in.
+SPACE_EVERY_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,7 @@ class Limits:
     pdu_seconds: float = 30.0  # from the first byte of a PDU to its last
     pdu_bytes: int = 256 * 1024  # we announce half of it (PS3.8 D.1)
     message_bytes: int = 2 * 1024**3 + 64 * 1024**2  # the data set of one message; more would fill the volume before anybody is asked
+    room: Callable[[], bool] = lambda: True  # whether the volume can take more; asked while a data set streams in
 
 
 def guard(event: Any, limits: Limits) -> None:
@@ -56,7 +65,10 @@ class _PduReader:
         self._peer = peer
         self._body_type: int | None = None  # None: the next bytes are a header
         self._deadline = 0.0
-        self._message_bytes = 0
+        self._command = bytearray()
+        self._command_done = False
+        self._data_bytes = 0
+        self._looked_at = 0  # data bytes of this message when the disk was last looked at
 
     def recv(self, size: int) -> bytearray:
         """The next `size` bytes, or fewer when the connection is or has just been closed."""
@@ -86,11 +98,34 @@ class _PduReader:
         position = 0
         while position + HEADER_BYTES <= len(body):  # PS3.8 9.3.5.1: item length (4), context id (1), then the message control header
             length = int.from_bytes(body[position : position + 4], "big")
-            self._message_bytes = 0 if body[position + 5] & IS_COMMAND else self._message_bytes + length
+            control, fragment = body[position + 5], body[position + 6 : position + 4 + length]
+            complaint = self._command_fragment(control, fragment) if control & IS_COMMAND else self._data_fragment(control, len(fragment))
+            if complaint:
+                return self._close(complaint)
             position += 4 + length
-        if self._message_bytes > self._limits.message_bytes:
-            return self._close(f"a data set of more than {self._limits.message_bytes} bytes")
         return body
+
+    def _command_fragment(self, control: int, fragment: bytearray) -> str:
+        if self._data_bytes:
+            return "a command in the middle of a data set"
+        if self._command_done:  # of a message without a data set
+            self._command, self._command_done = bytearray(), False
+        self._command += fragment
+        self._command_done = bool(control & IS_LAST)
+        return f"a command of more than {IN_MEMORY_BYTES} bytes" if len(self._command) > IN_MEMORY_BYTES else ""
+
+    def _data_fragment(self, control: int, length: int) -> str:
+        self._data_bytes += length
+        limit = self._limits.message_bytes if C_STORE_RQ in self._command else IN_MEMORY_BYTES
+        if self._data_bytes > limit:
+            return f"a data set of more than {limit} bytes"
+        if self._data_bytes - self._looked_at >= SPACE_EVERY_BYTES:
+            self._looked_at = self._data_bytes
+            if not self._limits.room():
+                return "the disk is nearly full"
+        if control & IS_LAST:
+            self._command, self._command_done, self._data_bytes, self._looked_at = bytearray(), False, 0, 0
+        return ""
 
     def _read(self, size: int) -> bytearray:
         buffer = bytearray(size)

@@ -133,6 +133,8 @@ def parse_match(key: Key, value: str) -> Match | None:
     if key.vr == "UI":
         return Match(key, _uid_list(key, value))
     if key.vr == "CS":
+        if value.count(",") + value.count("\\") >= 100:
+            raise BadValue(f"{key.name} has more than 100 alternatives")
         return Match(key, value.replace(",", "\\"))
     if key.vr in _RANGES:
         return Match(key, _range(key, value))

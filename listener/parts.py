@@ -73,6 +73,7 @@ def policy(config: Config) -> Policy:
         when_incomplete=WhenIncomplete(config.study.when_incomplete),
         model=model,
         image_kinds=frozenset(card.image_kinds),
+        exclude_implants=card.implants == "exclude",
     )
 
 

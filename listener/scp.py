@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from pathlib import Path
 from socketserver import BaseServer
@@ -168,6 +168,8 @@ _TAGS: tuple[BaseTag | int, ...] = tuple(
 )
 _PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+#: No patient's name or identifier is longer in earnest (PS3.5 6.2: PN has 3 groups of 64 characters); the file keeps all of it.
+LONGEST_TEXT_BYTES = 1024
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
@@ -241,9 +243,9 @@ def _raw(ds: Dataset, keyword: str) -> bytes:
     if keyword not in ds:
         return b""
     value = ds.get_item(keyword).value
-    if isinstance(value, bytes):
-        return value
-    return str(value or "").encode("ascii", "backslashreplace")  # pydicom has converted it already
+    if not isinstance(value, bytes):
+        value = str(value or "").encode("ascii", "backslashreplace")  # pydicom has converted it already
+    return value[:LONGEST_TEXT_BYTES]
 
 
 def _encodings(specific_character_set: bytes) -> list[str]:
@@ -254,7 +256,7 @@ def _encodings(specific_character_set: bytes) -> list[str]:
 
 
 def _ascii(value: bytes) -> str:
-    return value.decode("ascii", "backslashreplace").replace("\0", "").strip()
+    return ascii(value.decode("ascii", "backslashreplace").replace("\0", "").strip())[1:-1].replace("\\\\", "\\")
 
 
 def _text(value: bytes, encodings: list[str], *, is_name: bool = False) -> str:
@@ -343,7 +345,8 @@ class StorageScp:
         self._strict = strict
         self._min_free_bytes = min_free_bytes
         self._reuse_port = reuse_port
-        self._limits = limits or Limits()
+        # Half of the floor is left to transfers under way: those are answered 0xA700 at their end, the next ones are cut off.
+        self._limits = replace(limits or Limits(), room=lambda: files.free_bytes() >= min_free_bytes / 2)
         self._server: _Server | None = None
         self._ae = AE(ae_title=ae_title)
         self._ae.require_called_aet = True
@@ -363,6 +366,7 @@ class StorageScp:
         tempfile.tempdir = str(self._files.incoming)
         callbacks: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, guard, [self._limits]),
+            (evt.EVT_CONN_CLOSE, handle_close),
             (evt.EVT_REJECTED, handle_rejected),
             (evt.EVT_C_ECHO, handle_echo),
             (evt.EVT_C_STORE, self.handle_store),
@@ -406,6 +410,7 @@ class StorageScp:
         status, comment = Status.SUCCESS, ""
         try:
             self._check_space()
+            _check_size(size_bytes, _stripped(event.request.AffectedSOPClassUID))  # before anything of it is parsed
             keys = read_keys(received)
             outcome = self._store(event, received, keys)
         except Refused as refusal:
@@ -465,9 +470,12 @@ class StorageScp:
             raise Refused(Status.DOES_NOT_MATCH, "SOPInstanceUID differs between command and data set")
         if keys.sop_class_uid not in _BY_UID:  # sent under another class's presentation context
             raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, "this SOP class was not negotiated")
-        limit = _BY_UID[keys.sop_class_uid].limit_bytes
-        if keys.size_bytes > limit:
-            raise Refused(Status.TOO_LARGE, f"larger than {limit // _MIB} MiB")
+
+
+def _check_size(size_bytes: int, sop_class_uid: str) -> None:
+    sop_class = _BY_UID.get(sop_class_uid)
+    if sop_class is not None and size_bytes > sop_class.limit_bytes:
+        raise Refused(Status.TOO_LARGE, f"larger than {sop_class.limit_bytes // _MIB} MiB")
 
 
 def check_uids(keys: Keys) -> None:
@@ -539,6 +547,13 @@ def keep_file(
     return kept
 
 
+def handle_close(event: Any) -> None:
+    """evt.EVT_CONN_CLOSE: what was received in part goes. A complete data set is `handle_store`'s: by then the message is gone."""
+    unfinished = getattr(event.assoc.dimse.message, "_data_set_path", None)
+    if isinstance(unfinished, Path):
+        unfinished.unlink(missing_ok=True)
+
+
 def handle_echo(event: Any) -> int:
     """evt.EVT_C_ECHO: we are here."""
     LOG.info("echo calling_ae_title=%s", _printable(event.assoc.requestor.ae_title))
@@ -588,7 +603,7 @@ def _stripped(value: str | None) -> str:
 
 def _printable(value: str | None) -> str:
     """For the log: what a peer wrote cannot begin a new line there."""
-    return ascii(_stripped(value)[:64])[1:-1]
+    return re.sub(r"[\s='\"]", lambda found: f"\\x{ord(found[0]):02x}", ascii(_stripped(value)[:64])[1:-1])
 
 
 class _Server(ThreadedAssociationServer):

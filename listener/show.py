@@ -8,9 +8,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 
+def printable(text: str) -> str:
+    """`text` with everything but its newlines that could steer a terminal written as an escape: DICOM text comes from strangers."""
+    return "".join(one if one == "\n" or one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
 def in_words(study: Mapping[str, Any], zone: ZoneInfo) -> str:
     """The text of `fourview show`; `study` is what `Search.study` returns. Times are in `zone`."""
-    return "\n".join(_lines(study, zone)) + "\n"
+    return "\n".join(printable(line).replace("\n", "\\n") for line in _lines(study, zone)) + "\n"
 
 
 def _when(moment: datetime | None, zone: ZoneInfo) -> str:

@@ -297,8 +297,8 @@ def _answer(path: Path) -> tuple[dict[str, Any], memoryview]:
     except MemoryError:
         return {"reason": f"decoding needs more than {MEMORY_BYTES >> 30} GiB of memory", "permanent": True}, memoryview(b"")
     except BaseException as error:  # noqa: BLE001 - PanicException of Rust extensions is no Exception; the next file may be good
-        words = str(error).split("\n", 1)[0][:200]
-        return {"reason": f"the image is malformed: {type(error).__name__}: {words}", "permanent": True}, memoryview(b"")
+        # Only the type: the words of an exception may quote the file's bytes, and with them a patient's data.
+        return {"reason": f"the image is malformed: {type(error).__name__}", "permanent": True}, memoryview(b"")
     pixels = np.ascontiguousarray(frame.pixels)
     rows, columns = pixels.shape
     return {"rows": rows, "columns": columns, "dtype": pixels.dtype.str, "pixel_hash": frame.pixel_hash}, pixels.data.cast("B")

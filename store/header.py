@@ -17,6 +17,8 @@ from pydicom.dataset import Dataset
 
 #: Values above this size (private blocks, look-up tables) stay in the file only: no rule and no result looks at them.
 LARGEST_VALUE_BYTES = 65536
+#: Of a header with more than this the largest values stay in the file only.
+LARGEST_HEADER_BYTES = 1 << 20
 
 
 def read_header(path: Path) -> Dataset:
@@ -27,6 +29,12 @@ def read_header(path: Path) -> Dataset:
         large = isinstance(element, RawDataElement) and len(element.value or b"") > LARGEST_VALUE_BYTES
         if large or 0x6000 <= tag.group <= 0x60FF:
             del ds[tag]
+    raw = {tag: ds.get_item(tag) for tag in list(ds.keys())}
+    sizes = {tag: len(element.value or b"") for tag, element in raw.items() if isinstance(element, RawDataElement)}
+    for tag in sorted(sizes, key=lambda tag: sizes[tag], reverse=True):
+        if sum(sizes.values()) <= LARGEST_HEADER_BYTES:
+            break
+        del ds[tag], sizes[tag]
     return ds
 
 

@@ -227,6 +227,8 @@ class Look:
             return Disposition.SET_ASIDE, evidence.set_aside
         if evidence.kind not in self.policy.image_kinds:
             return Disposition.SET_ASIDE, f"the model card does not list images of the kind {evidence.kind.value}"
+        if self.policy.exclude_implants and one.ranking["implant"]:
+            return Disposition.SET_ASIDE, "a breast implant is present, and the model card excludes implants"
         if one.sop_instance_uid in self.rejections:
             return Disposition.REJECTED, self.rejections[one.sop_instance_uid]
         if evidence.doubt:

@@ -388,6 +388,7 @@ class Policy:
     when_incomplete: WhenIncomplete
     model: ModelIdentity
     image_kinds: frozenset[ImageKind] = frozenset({ImageKind.FFDM})
+    exclude_implants: bool = False
     versions_per_day: int = 5  # more within 24 h are held: a loop or a storm
 
 

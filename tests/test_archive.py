@@ -1005,3 +1005,12 @@ def test_a_surprise_answers_the_person_who_asked(stepped: SteppedStore) -> None:
     stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
     stepped.archive.give_up(STUDY, "unexpected KeyError")
     assert stepped.search.request("r1") == "refused: unexpected KeyError" and stepped.state() == "held"
+
+
+def test_a_card_that_excludes_implants_sets_them_aside(stepped: SteppedStore) -> None:
+    stepped.policy = replace(stepped.policy, exclude_implants=True)
+    stepped.receive(*(image(view, BreastImplantPresent="YES" if view is View.R_CC else "NO") for view in HANGING_ORDER))
+    stepped.settle()
+    assert stepped.state() == "incomplete"
+    [aside] = [one for one in stepped.study()["images"] if one["disposition"] == "set aside"]
+    assert aside["view"] == "R-CC" and "implant" in aside["disposition_reason"]

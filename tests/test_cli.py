@@ -22,6 +22,7 @@ from mammograms_made import mammogram
 from PIL import Image
 from pydicom import dcmread
 
+from listener.show import printable
 from pipeline.model import write_demo_weights
 from store.study import View
 
@@ -108,6 +109,14 @@ def test_unknown_study_is_an_error_in_words(config: Path) -> None:
         told = fourview("--config", config, command, "1.2.3", code=1)
         assert "no study 1.2.3" in told
         assert "fourview studies" in told
+
+
+def test_what_a_stranger_wrote_cannot_steer_the_terminal() -> None:
+    assert printable("MG\x1b]0;owned\x07\u202e\u009b 좌\n") == "MG\\x1b]0;owned\\x07\\u202e\\x9b 좌\n"
+
+
+def test_an_unknown_state_is_wrong_use(config: Path) -> None:
+    assert "collecting" in fourview("--config", config, "studies", "--state", "bogus", code=2)
 
 
 def test_missing_weights_and_untrained_weights_are_refused_in_words(config: Path, tmp_path: Path) -> None:

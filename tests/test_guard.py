@@ -23,7 +23,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotific
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
-from listener.guard import Limits, guard
+from listener.guard import C_STORE_RQ, SPACE_EVERY_BYTES, Limits, guard
 
 SHORT = Limits(pdu_seconds=0.5)
 #: A client waits this long for being closed; a guard that does not work makes the test fail here.
@@ -205,3 +205,52 @@ def test_a_message_without_end_is_closed_and_short_ones_never_add_up(serve: Call
     ds.PixelData = ds.PixelData * 3
     assert "Status" not in assoc.send_c_store(ds)
     assert len(guarded.received) == 4
+
+
+def pdv(control: int, fragment: bytes) -> bytes:
+    """A P-DATA-TF PDU with one fragment (PS3.8 9.3.5)."""
+    item = struct.pack(">LBB", len(fragment) + 2, 1, control) + fragment
+    return pdu_header(0x04, len(item)) + item
+
+
+def associated(guarded: Guarded) -> socket.socket:
+    connection = guarded.connect()
+    connection.sendall(association_request())
+    assert connection.recv(4096)[0] == 0x02  # A-ASSOCIATE-AC
+    return connection
+
+
+def flood(connection: socket.socket, *parts: bytes, rounds: int) -> bool:
+    """Whether the peer closes the connection while `parts` are sent again and again."""
+    with contextlib.suppress(OSError):
+        for _ in range(rounds):
+            for part in parts:
+                connection.sendall(part)
+    return is_closed_by_peer(connection)
+
+
+COMMAND, LAST_COMMAND, DATA = 0x01, 0x03, 0x00
+ECHO_WITH_DATA = b"\x00\x00\x00\x01\x02\x00\x00\x00\x30\x00" + b"\x00\x00\x00\x08\x02\x00\x00\x00\x01\x00"
+
+
+def test_a_command_without_end_is_closed(serve: Callable[..., Guarded]) -> None:
+    with associated(serve(Limits())) as connection:
+        assert flood(connection, pdv(COMMAND, b"\x00" * 10_000), rounds=20)
+
+
+def test_an_empty_command_inside_a_data_set_does_not_start_the_count_anew(serve: Callable[..., Guarded]) -> None:
+    with associated(serve(Limits(message_bytes=100_000))) as connection:
+        connection.sendall(pdv(LAST_COMMAND, C_STORE_RQ))
+        assert flood(connection, pdv(DATA, b"\x00" * 50_000), pdv(COMMAND, b""), rounds=20)
+
+
+def test_a_data_set_that_would_stay_in_memory_is_closed(serve: Callable[..., Guarded]) -> None:
+    with associated(serve(Limits())) as connection:
+        connection.sendall(pdv(LAST_COMMAND, ECHO_WITH_DATA))
+        assert flood(connection, pdv(DATA, b"\x00" * 30_000), rounds=20)
+
+
+def test_a_full_disk_ends_a_transfer(serve: Callable[..., Guarded]) -> None:
+    with associated(serve(Limits(room=lambda: False))) as connection:
+        connection.sendall(pdv(LAST_COMMAND, C_STORE_RQ))
+        assert flood(connection, pdv(DATA, b"\x00" * 60_000), rounds=2 * SPACE_EVERY_BYTES // 60_000)
