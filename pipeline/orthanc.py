@@ -1,10 +1,10 @@
-"""HTTP to Orthanc and other DICOMweb sources: fetch the mammograms of a study (PS3.18 10.6 to find the series, 10.4 to get them)."""
+"""HTTP to Orthanc and other DICOMweb servers: fetch the mammograms of a study (PS3.18 10.6 finds the series, 10.4 gets them), and ask
+whether a result arrived (10.6)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import requests
 from dicomweb_client import DICOMwebClient
@@ -13,8 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
-if TYPE_CHECKING:
-    from pipeline.send import Pacs
+from pipeline.send import Found, Pacs
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +41,9 @@ def fetch_study(pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
         raise FetchFailed(f"[[pacs]] {pacs.name} has no url: write the address of its HTTP server there", worth_retrying=False)
     if not UID(study_instance_uid, validation_mode=IGNORE).is_valid:
         raise FetchFailed(f"{study_instance_uid!r} is no Study Instance UID", worth_retrying=False)
-    with requests.Session() as session:
-        session.trust_env = False  # a PACS is in the house: images never go through a proxy that the environment names
-        if pacs.user:
-            session.auth = (pacs.user, pacs.password)
+    with _session(pacs) as session:
         try:
-            client = DICOMwebClient(f"{pacs.url.rstrip('/')}/dicom-web", session=session, timeout=TIMEOUTS)
-            client.set_http_retry_params(retry=False)  # whoever called us retries, and not in seconds
-            yield from _objects(client, pacs, study_instance_uid)
+            yield from _objects(_client(pacs, session), pacs, study_instance_uid)
         except requests.HTTPError as problem:
             raise _refused(pacs, study_instance_uid, problem.response.status_code if problem.response is not None else 0) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as problem:
@@ -58,6 +52,32 @@ def fetch_study(pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
             # the parsers of URL, JSON, multipart and DICOM may quote a patient's data in their messages: only the type is told
             reason = f"{pacs.name} answered no DICOMweb while study {study_instance_uid} was fetched ({type(problem).__name__})"
             raise FetchFailed(f"{reason}: see whether {pacs.url}/dicom-web is the right address", worth_retrying=False) from None
+
+
+def find_instance_by_dicomweb(pacs: Pacs, *, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Found:
+    """The destination's answer by QIDO-RS (PS3.18 10.6) to "do you have this instance?"; a server that does not answer is UNKNOWN."""
+    with _session(pacs) as session:
+        try:
+            filters = {"SOPInstanceUID": sop_instance_uid}
+            found = _client(pacs, session).search_for_instances(study_instance_uid, series_instance_uid, search_filters=filters)
+        except (requests.RequestException, LookupError, TypeError, ValueError) as problem:
+            logger.warning("event=not_confirmed pacs=%s sop_instance_uid=%s reason=%s", pacs.name, sop_instance_uid, type(problem).__name__)
+            return Found.UNKNOWN
+    return Found.PRESENT if found else Found.ABSENT
+
+
+def _session(pacs: Pacs) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # a PACS is in the house: images never go through a proxy that the environment names
+    if pacs.user:
+        session.auth = (pacs.user, pacs.password)
+    return session
+
+
+def _client(pacs: Pacs, session: requests.Session) -> DICOMwebClient:
+    client = DICOMwebClient(f"{pacs.url.rstrip('/')}/dicom-web", session=session, timeout=TIMEOUTS)
+    client.set_http_retry_params(retry=False)  # whoever called us retries, and not in seconds
+    return client
 
 
 def _objects(client: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:

@@ -29,6 +29,7 @@ from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
 from pipeline import report, rules
 from pipeline.decode import DecodeFailed, Decoder
 from pipeline.model import Classifier, ModelError
+from pipeline.orthanc import find_instance_by_dicomweb
 from pipeline.pixels import ModelImage, prepare, preview
 from pipeline.send import Found, Pacs, SendOutcome, find_instance, send
 from pipeline.upkeep import UPKEEP_SECONDS
@@ -372,13 +373,15 @@ def _send(shop: Workshop, pacs: Pacs, waiting: Sequence[Delivery]) -> None:
 
 def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery]) -> None:
     for one in sent:
-        found = find_instance(
-            pacs,
-            shop.installation.ae_title,
-            study_instance_uid=one.study_instance_uid,
-            series_instance_uid=one.series_instance_uid,
-            sop_instance_uid=one.sop_instance_uid,
-        )
+        uids = {
+            "study_instance_uid": one.study_instance_uid,
+            "series_instance_uid": one.series_instance_uid,
+            "sop_instance_uid": one.sop_instance_uid,
+        }
+        if pacs.confirm == "dicomweb":
+            found = find_instance_by_dicomweb(pacs, **uids)
+        else:
+            found = find_instance(pacs, shop.installation.ae_title, **uids)
         if found is Found.PRESENT:
             shop.ledger.confirmed(one.delivery_id)
         else:

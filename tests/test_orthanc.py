@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, KeyObjectSelectionDocumentStorage, RLELossless
 
 from pipeline import orthanc
-from pipeline.orthanc import FetchFailed, fetch_study
-from pipeline.send import Pacs
+from pipeline.orthanc import FetchFailed, fetch_study, find_instance_by_dicomweb
+from pipeline.send import Found, Pacs
 from store.study import HANGING_ORDER, View
 
 USER, PASSWORD = "fourview", "s3cret"
@@ -183,3 +183,12 @@ def test_a_server_that_answers_oddly(odd_url: str, monkeypatch: pytest.MonkeyPat
         list(fetch_study(pacs(f"{odd_url}/{how}"), uid("study")))
     assert failed.value.worth_retrying is worth_retrying
     assert "Doe" not in str(failed.value)
+
+
+def test_whether_a_result_arrived_is_asked_by_qido(source: LockedOrthanc, free_port: Callable[[], int]) -> None:
+    ds = mammogram(HANGING_ORDER[0])
+    uids = {"study_instance_uid": str(ds.StudyInstanceUID), "series_instance_uid": str(ds.SeriesInstanceUID)}
+    assert find_instance_by_dicomweb(pacs(source.locked_url), **uids, sop_instance_uid=str(ds.SOPInstanceUID)) is Found.PRESENT
+    assert find_instance_by_dicomweb(pacs(source.locked_url), **uids, sop_instance_uid="1.2.3") is Found.ABSENT
+    for unanswering in (pacs(source.locked_url, password="wrong"), pacs(f"http://127.0.0.1:{free_port()}"), pacs("nonsense")):
+        assert find_instance_by_dicomweb(unanswering, **uids, sop_instance_uid="1.2.3") is Found.UNKNOWN
