@@ -565,8 +565,8 @@ class Archive:
     def settle_unchanged(self, study_instance_uid: str, reason: str, destinations: Mapping[str, Sequence[str]]) -> None:
         """The frozen selection says what the current version says already: nothing is written.
 
-        `destinations` of the current version's objects, by SOP Instance UID: one that was never asked to take an object is asked now (the
-        version was saved while the study was held, or the destination is new).
+        `destinations` of the current version's objects, by SOP Instance UID: one that was never asked to take an object (the version was
+        saved while the study was held, or the destination is new), or of which that was given up, is asked now.
         """
         with self._engine.begin() as connection:
             study = self._lock(connection, study_instance_uid)

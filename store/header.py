@@ -31,10 +31,12 @@ def read_header(path: Path) -> Dataset:
             del ds[tag]
     raw = {tag: ds.get_item(tag) for tag in list(ds.keys())}
     sizes = {tag: len(element.value or b"") for tag, element in raw.items() if isinstance(element, RawDataElement)}
+    total = sum(sizes.values())
     for tag in sorted(sizes, key=lambda tag: sizes[tag], reverse=True):
-        if sum(sizes.values()) <= LARGEST_HEADER_BYTES:
+        if total <= LARGEST_HEADER_BYTES:
             break
-        del ds[tag], sizes[tag]
+        total -= sizes[tag]
+        del ds[tag]
     return ds
 
 

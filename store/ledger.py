@@ -17,7 +17,7 @@ from store import tables
 from store.archive import Claim, new_workflow_id
 from store.database import database_now
 from store.look import say
-from store.study import StudyState, digest
+from store.study import STOPPED, digest
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Ledger:
                     row.c.due_at <= now,
                     row.c.workflow_id.is_(None),
                     row.c.destination.not_in(busy),
-                    study.c.state.not_in((StudyState.HELD, StudyState.WITHDRAWN)),
+                    study.c.state.not_in(STOPPED),
                     study.c.generation <= study.c.settled_generation,  # what just came may be a doubt: look first
                     sa.not_(earlier),
                 )
@@ -109,7 +109,7 @@ class Ledger:
         row, result, study = tables.delivery, tables.result_object, tables.study
         with self._engine.begin() as connection:
             # The study may have been held since: its deliveries go back.
-            stopped = sa.select(study.c.study_instance_uid).where(study.c.state.in_((StudyState.HELD, StudyState.WITHDRAWN)))
+            stopped = sa.select(study.c.study_instance_uid).where(study.c.state.in_(STOPPED))
             mine = row.c.workflow_id == workflow_id
             connection.execute(sa.update(row).where(mine, row.c.study_instance_uid.in_(stopped)).values(workflow_id=None))
             found = connection.execute(

@@ -22,6 +22,7 @@ from store.database import insert_or_ignore
 from store.header import unpack_header
 from store.study import (
     HANGING_ORDER,
+    STOPPED,
     Candidate,
     Collected,
     Election,
@@ -440,7 +441,7 @@ class Look:
         if ruling is not None:
             self._save_ruling(ruling)
         self.study = study
-        if study.state in (StudyState.HELD, StudyState.WITHDRAWN):
+        if study.state in STOPPED:
             # What was not sent before the doubt is not sent after it; if it still stands, the run puts it back into the outbox.
             self._cancel_deliveries(f"it was {study.state} before it was sent")
         self._freeze(Event.REQUEST, "a person asked to reprocess", by_request=True)

@@ -300,6 +300,10 @@ class StudyState(StrEnum):
     WITHDRAWN = "withdrawn"  # its images were rejected; nothing is said any more
 
 
+#: Nothing is sent of a study in one of these.
+STOPPED = (StudyState.HELD, StudyState.WITHDRAWN)
+
+
 class Event(StrEnum):
     """What moves a study from one state to the next."""
 
