@@ -6,14 +6,19 @@ pydicom writes elements that nobody asked for back byte for byte, so an odd char
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import UID
+
+from store.header_text import UNREADABLE
 
 #: Values above this size (private blocks, look-up tables) stay in the file only: no rule and no result looks at them.
 LARGEST_VALUE_BYTES = 65536
@@ -21,9 +26,63 @@ LARGEST_VALUE_BYTES = 65536
 LARGEST_HEADER_BYTES = 1 << 20
 
 
+class WithoutCharacterSet:
+    """A Part 10 file in which Specific Character Set (0008,0005) goes by another tag, so that an odd one hinders nobody to read the rest.
+
+    pydicom reads that element first of all, and raises when it has a wrong VR or nothing but NULs.
+    """
+
+    _TAG, _OTHER = b"\x08\x00\x05\x00", b"\x08\x00\x07\x00"  # no attribute of the Standard has the other one
+    OTHER_TAG = 0x00080007
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        file.seek(0)
+        read_preamble(file, force=False)
+        meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2)
+        implicit = UID(meta.TransferSyntaxUID).is_implicit_VR
+        read_dataset(file, implicit, is_little_endian=True, stop_when=lambda tag, vr, length: tag >= 0x00080005)
+        self._place = file.tell()
+        file.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        """As of any file."""
+        start = self._file.tell()
+        data = self._file.read(size)
+        offset = self._place - start
+        if offset >= 0 and data[offset : offset + 4] == self._TAG:
+            return data[:offset] + self._OTHER + data[offset + 4 :]
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of any file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """As of any file."""
+        self._file.close()
+
+
+def read_part10(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
+    """The Part 10 file at `path`, also when its Specific Character Set is beyond reading. Raises pydicom's errors."""
+    try:
+        return dcmread(path, stop_before_pixels=stop_before_pixels)
+    except (InvalidDicomError, FileNotFoundError):
+        raise
+    except UNREADABLE:  # it may be the character set alone: the rest may be whole
+        with path.open("rb") as file:
+            ds = dcmread(WithoutCharacterSet(file), stop_before_pixels=stop_before_pixels)
+        ds.pop(WithoutCharacterSet.OTHER_TAG, None)
+        return ds
+
+
 def read_header(path: Path) -> Dataset:
     """The data set at `path` without pixel data, overlays and very large values. Raises pydicom's errors when it is no DICOM at all."""
-    ds = dcmread(path, stop_before_pixels=True)
+    ds = read_part10(path, stop_before_pixels=True)
     for tag in list(ds.keys()):
         element = ds.get_item(tag)
         large = isinstance(element, RawDataElement) and len(element.value or b"") > LARGEST_VALUE_BYTES
@@ -78,3 +137,15 @@ def indexed_values(header: Mapping[str, Any]) -> dict[str, str]:
 def folded(name: str) -> str:
     """A name as it is matched: without regard to case and to empty components at its end (PS3.4 C.2.2.2.1)."""
     return name.rstrip("^").casefold()
+
+
+def overlay(ds: Dataset, newer: Dataset, keywords: Sequence[str]) -> None:
+    """Put `newer`'s values of `keywords` in the place of those of `ds`; one that it lacks is lacking then. What cannot be read stays."""
+    for keyword in keywords:
+        try:
+            if keyword in newer:
+                ds[keyword] = newer[keyword]
+            elif keyword in ds:
+                del ds[keyword]
+        except UNREADABLE:
+            continue

@@ -14,10 +14,9 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from store import tables
-from store.archive import Claim, new_workflow_id
 from store.database import database_now
-from store.look import say
-from store.study import STOPPED, digest
+from store.rows import Claim, new_workflow_id, say
+from store.study import StudyState, digest
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Ledger:
                     row.c.due_at <= now,
                     row.c.workflow_id.is_(None),
                     row.c.destination.not_in(busy),
-                    study.c.state.not_in(STOPPED),
+                    study.c.state != StudyState.HELD,
                     study.c.generation <= study.c.settled_generation,  # what just came may be a doubt: look first
                     sa.not_(earlier),
                 )
@@ -109,7 +108,7 @@ class Ledger:
         row, result, study = tables.delivery, tables.result_object, tables.study
         with self._engine.begin() as connection:
             # The study may have been held since: its deliveries go back.
-            stopped = sa.select(study.c.study_instance_uid).where(study.c.state.in_(STOPPED))
+            stopped = sa.select(study.c.study_instance_uid).where(study.c.state == StudyState.HELD)
             mine = row.c.workflow_id == workflow_id
             connection.execute(sa.update(row).where(mine, row.c.study_instance_uid.in_(stopped)).values(workflow_id=None))
             found = connection.execute(
@@ -171,6 +170,8 @@ class Ledger:
         with self._engine.begin() as connection:
             now = self._clock(connection)
             before = connection.execute(sa.select(row).where(row.c.id == delivery_id).with_for_update()).one()
+            if before.state == DeliveryState.CANCELLED and state is not DeliveryState.SENT:
+                return  # cancelled while it was on its way, and it did not arrive: it stays so
             values: dict[str, object] = {"workflow_id": None, "state": state, "due_at": None, "reason": reason}
             if status is not None:
                 values["status"] = status

@@ -1,16 +1,14 @@
-"""One look at one study, inside a transaction of the archive: what each instance is, who fills which slot, what follows from it.
+"""One look at one study, inside a transaction of the archive: its rows become a snapshot, and what follows from it becomes rows.
 
-The rules are pure and lie in `store.study`; this module reads the rows they need and writes down what they say.
+What follows is decided in `store.grouping`, which is pure; this module only reads and writes.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -19,15 +17,17 @@ from pydicom.dataset import Dataset
 
 from store import tables
 from store.database import insert_or_ignore
-from store.header import unpack_header
+from store.grouping import Consequences, Release, Request, RequestKind, Snapshot, advance, missing_views
+from store.header import overlay, unpack_header
+from store.images import Decisions, Disposition, Image, Judged, Patient, Rejection, study_warnings, warnings_of
+from store.rows import change_study, say
 from store.study import (
     HANGING_ORDER,
-    STOPPED,
     Candidate,
-    Collected,
     Election,
-    Event,
     ImageKind,
+    Loser,
+    ModelIdentity,
     Outcome,
     Policy,
     Predecessor,
@@ -36,36 +36,15 @@ from store.study import (
     StudyState,
     View,
     ViewEvidence,
-    digest,
-    due_step,
     elect,
-    next_state,
     outcome,
 )
+from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS, Ranking, resolve_view
 
 log = logging.getLogger(__name__)
 
-#: A study whose report was due but whose workflow vanished is looked at again after this long.
-STALLED_SECONDS = 30.0
-
-
-class Disposition(StrEnum):
-    """What an instance is to its study."""
-
-    RECEIVED = "received"  # kept, its header not read yet
-    CANDIDATE = "candidate"
-    COPY = "copy"  # the same SOP Instance as a candidate, in other bytes
-    DOUBT = "doubt"
-    SET_ASIDE = "set aside"
-    IGNORED = "ignored"
-    OWN_RESULT = "own result"
-    KEY_OBJECT = "key object"
-    REJECTED = "rejected"
-    FAILED = "failed"
-
-
-#: States that a new eligible image takes back to collecting.
-_REOPENED = (StudyState.ANALYSED, StudyState.INCOMPLETE, StudyState.IGNORED, StudyState.FAILED)
+#: Who the patient is (PS3.3 C.7.1.1).
+_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 
 Decide = Callable[[Sequence[Dataset], Sequence[View], ImageKind, str, str], Ruling]
 """(headers, filled views, kind, calling AE title, called AE title) -> ruling. The first header stands for the study."""
@@ -73,7 +52,7 @@ Decide = Callable[[Sequence[Dataset], Sequence[View], ImageKind, str, str], Ruli
 
 @dataclass(frozen=True, kw_only=True)
 class ReadView:
-    """One slot of a frozen selection: scored, or failed with the reason in words."""
+    """One slot of a frozen selection: scored, or failed with the reason in words; neither in a withdrawal."""
 
     view: View
     candidate: Candidate
@@ -89,7 +68,11 @@ class CurrentVersion:
     """The version of a study that stands now."""
 
     number: int
+    run_id: str
+    model: ModelIdentity
     cause: str
+    outcome: Outcome
+    selection: Mapping[str, Mapping[str, Any]]  # view -> what was read: sop_instance_uid, instance_id, ...
     objects: Mapping[str, Predecessor]  # by kind
 
 
@@ -98,10 +81,12 @@ class Reading:
     """Everything that a version is made of."""
 
     study_instance_uid: str
+    model: ModelIdentity
     views: tuple[ReadView, ...]  # in hanging order
     missing: tuple[View, ...]
     outcome: Outcome
     election: Election
+    losers: tuple[Loser, ...]
     warnings: tuple[str, ...]
     current: CurrentVersion | None
     send_to: tuple[str, ...]
@@ -109,39 +94,15 @@ class Reading:
     now: datetime
 
 
-def change_study(connection: sa.Connection, study_instance_uid: str, **values: Any) -> None:
-    """Set columns of a study's row."""
-    connection.execute(sa.update(tables.study).where(tables.study.c.study_instance_uid == study_instance_uid).values(**values))
-
-
-def say(connection: sa.Connection, study_instance_uid: str, now: datetime, text: str, reason: str = "") -> None:
-    """Append a line to a study's timeline."""
-    line = f"{text}: {reason}" if reason else text
-    connection.execute(sa.insert(tables.timeline).values(study_instance_uid=study_instance_uid, at=now, text=line))
-
-
-def move(connection: sa.Connection, study: sa.Row[Any], event: Event, reason: str, now: datetime, **values: Any) -> StudyState:
-    """Take a study through the state table; the new state. A study that stays where it is keeps its reason."""
-    before = StudyState(study.state)
-    state = next_state(before, event)
-    if state is before and event is not Event.ELIGIBLE_IMAGE:
-        change_study(connection, study.study_instance_uid, **values)
-        say(connection, study.study_instance_uid, now, event.value, reason)
-    else:
-        change_study(connection, study.study_instance_uid, state=state, state_reason=reason, **{"due_at": None, **values})
-        say(connection, study.study_instance_uid, now, state.value, reason)
-    log.info("study state study_instance_uid=%s from=%s to=%s event=%s", study.study_instance_uid, before, state, event.name)
-    return state
-
-
 def evidence_from(stored: Mapping[str, Any]) -> ViewEvidence:
     """The evidence that was stored as JSON."""
+    several = ("modifiers", "orientation", "conflicts", "warnings")
     return ViewEvidence(
         **{
             **stored,
             "view": View(stored["view"]) if stored["view"] else None,
             "kind": ImageKind(stored["kind"]),
-            **{name: tuple(stored[name]) for name in ("modifiers", "conflicts", "warnings")},
+            **{name: tuple(stored.get(name, ())) for name in several},
         }
     )
 
@@ -159,12 +120,45 @@ def scores_from(stored: Mapping[str, Any]) -> Scores:
     )
 
 
-def _patient_differs(a: sa.Row[Any], b: sa.Row[Any]) -> bool:
-    """Another patient: the identifier differs, or name and birth date both do. A new name alone is a demographic update."""
-    if a.patient_id != b.patient_id or a.issuer_of_patient_id != b.issuer_of_patient_id:
-        return True
-    names = {re.sub(r"[\s^,.]+", " ", row.patient_name).strip().casefold() for row in (a, b)}
-    return len(names) > 1 and a.patient_birth_date != b.patient_birth_date
+def model_from(stored: Mapping[str, Any]) -> ModelIdentity:
+    """The model identity that was stored as JSON."""
+    options = tuple((name, value) for name, value in stored["options"])
+    return ModelIdentity(**{**stored, "classes": tuple(stored["classes"]), "options": options})
+
+
+def decisions_from(stored: Mapping[str, Any]) -> Decisions:
+    """The decisions that were stored as JSON."""
+    return Decisions(
+        excluded=frozenset(stored["excluded"]),
+        assigned={uid: View(view) for uid, view in stored["assigned"].items()},
+        dropped_files=frozenset(stored["dropped_files"]),
+        chosen_files=frozenset(stored["chosen_files"]),
+        patients=tuple(Patient(**one) for one in stored["patients"]),
+        patient_of=stored["patient_of"],
+    )
+
+
+def _stored(decisions: Decisions) -> dict[str, Any]:
+    return {
+        "excluded": sorted(decisions.excluded),
+        "assigned": {uid: str(view) for uid, view in decisions.assigned.items()},
+        "dropped_files": sorted(decisions.dropped_files),
+        "chosen_files": sorted(decisions.chosen_files),
+        "patients": [asdict(one) for one in decisions.patients],
+        "patient_of": decisions.patient_of,
+    }
+
+
+def _request(row: sa.Row[Any]) -> Request:
+    asked = row.parameters or {}
+    release = Release(
+        exclude=tuple(asked.get("exclude", ())),
+        view={uid: View(view) for uid, view in asked.get("view", {}).items()},
+        accept_patient=asked.get("accept_patient", False),
+        patient_of=asked.get("patient_of", ""),
+        use_file=tuple(asked.get("use_file", ())),
+    )
+    return Request(request_id=row.id, kind=RequestKind(row.kind), person=row.person, why=row.why, release=release)
 
 
 class Look:
@@ -177,10 +171,9 @@ class Look:
         self.now = now
         row = tables.instance
         found = connection.execute(sa.select(row).where(row.c.study_instance_uid == study.study_instance_uid).order_by(row.c.id)).all()
-        self.instances = [one for one in found if one.disposition not in (Disposition.IGNORED, Disposition.OWN_RESULT)]
-        self.evidence = {one.id: evidence_from(one.evidence) for one in self.instances if one.evidence}
+        self.rows = {one.id: one for one in found if one.disposition not in (Disposition.IGNORED, Disposition.OWN_RESULT)}
 
-    # ------------------------------------------------------------------------------------------------------- what they are
+    # ------------------------------------------------------------------------------------------------------------- snapshot
 
     @cached_property
     def scores(self) -> dict[int, sa.Row[Any]]:
@@ -189,301 +182,75 @@ class Look:
         query = sa.select(row).where(row.c.study_instance_uid == self.study.study_instance_uid, row.c.model_key == self.policy.model.key)
         return {found.instance_id: found for found in self.connection.execute(query).all()}
 
-    def _failed(self, instance_id: int) -> str:
-        score = self.scores.get(instance_id)
-        return score.error if score is not None and score.state == "failed" else ""
-
-    def _settled(self, instance_id: int) -> bool:
-        return instance_id in self.scores and self.scores[instance_id].state in ("scored", "failed")
-
-    def complete(self) -> bool:
-        """Whether every image of the frozen selection was read, or failed, by the policy's model."""
-        return all(self._settled(one) for one in self.study.frozen_instances)
-
-    @cached_property
-    def rejections(self) -> dict[str, str]:
-        """SOP Instance UID -> why, from the rejecting Key Objects of this study, whenever they came."""
-        return {uid: one.rejects["reason"] for one in self.instances if one.rejects is not None for uid in one.rejects["sop_instance_uids"]}
-
-    @cached_property
-    def primaries(self) -> dict[str, int]:
-        """SOP Instance UID -> the row that stands for it: one that can be read, whose pixels are known, lossless, then the first."""
-
-        def key(one: sa.Row[Any]) -> tuple[bool, bool, bool, bool, int]:
-            lost = one.file_name is None and not self._settled(one.id)  # its pixels are gone and this model never saw them
-            return (lost, bool(self._failed(one.id)), one.pixel_hash is None, one.ranking["lossy"], one.id)
-
-        chosen: dict[str, int] = {}
-        for one in sorted((one for one in self.instances if one.ranking is not None), key=key):
-            chosen.setdefault(one.sop_instance_uid, one.id)
-        return chosen
-
-    def _judge(self, one: sa.Row[Any]) -> tuple[Disposition, str]:
-        evidence = self.evidence.get(one.id)
-        if evidence is None:
-            return Disposition.RECEIVED, ""
-        if one.modality == "KO":
-            return Disposition.KEY_OBJECT, one.rejects["reason"] if one.rejects else "does not reject images"
-        if evidence.set_aside:
-            return Disposition.SET_ASIDE, evidence.set_aside
-        if evidence.kind not in self.policy.image_kinds:
-            return Disposition.SET_ASIDE, f"the model card does not list images of the kind {evidence.kind.value}"
-        if self.policy.exclude_implants and one.ranking["implant"]:
-            return Disposition.SET_ASIDE, "a breast implant is present, and the model card excludes implants"
-        if one.sop_instance_uid in self.rejections:
-            return Disposition.REJECTED, self.rejections[one.sop_instance_uid]
-        if evidence.doubt:
-            return Disposition.DOUBT, evidence.doubt
-        if self.primaries[one.sop_instance_uid] != one.id:
-            return Disposition.COPY, "another copy of the same image stands for it"
-        if failure := self._failed(one.id):
-            return Disposition.FAILED, failure
-        return Disposition.CANDIDATE, ""
-
-    @cached_property
-    def judged(self) -> dict[int, tuple[Disposition, str]]:
-        """What each instance is, and why, by instance id."""
-        return {one.id: self._judge(one) for one in self.instances}
-
-    def save_dispositions(self) -> None:
-        """Write down what each instance is, where it changed, and say so on the timeline."""
-        for one in self.instances:
-            disposition, reason = self.judged[one.id]
-            if (disposition, reason) == (one.disposition, one.disposition_reason):
-                continue
-            row = tables.instance
-            self.connection.execute(sa.update(row).where(row.c.id == one.id).values(disposition=disposition, disposition_reason=reason))
-            evidence = self.evidence.get(one.id)
-            what = evidence.view if evidence is not None and evidence.view is not None else one.modality
-            self._say(f"{what} {one.sop_instance_uid} is {disposition}", reason)
-
-    def _rows(self, *dispositions: Disposition) -> list[sa.Row[Any]]:
-        return [one for one in self.instances if self.judged[one.id][0] in dispositions]
-
-    def _candidate(self, one: sa.Row[Any]) -> Candidate:
-        return Candidate(instance_id=one.id, sop_instance_uid=one.sop_instance_uid, evidence=self.evidence[one.id], **one.ranking)
-
-    @cached_property
-    def doubts(self) -> list[str]:
-        """Why a person must look at this study before anything is said of it; only images that would fill a slot can raise a doubt."""
-        found = [f"image {one.sop_instance_uid}: {self.judged[one.id][1]}" for one in self._rows(Disposition.DOUBT)]
-        eligible = self._rows(Disposition.CANDIDATE, Disposition.COPY, Disposition.DOUBT, Disposition.FAILED)
-        for number, one in enumerate(eligible):
-            other = next((other for other in eligible[:number] if _patient_differs(other, one)), None)
-            if other is not None:
-                found.append(f"image {one.sop_instance_uid} names another patient than image {other.sop_instance_uid}")
-        views: dict[str, set[str]] = {}
-        for one in eligible:
-            if view := self.evidence[one.id].view:
-                views.setdefault(one.sop_instance_uid, set()).add(view)
-        found += [f"image {uid} was received as {' and as '.join(sorted(told))}" for uid, told in views.items() if len(told) > 1]
-        pixels: dict[str, set[str]] = {}
-        for one in eligible:
-            if one.pixel_hash is not None and not one.ranking["lossy"]:
-                pixels.setdefault(one.sop_instance_uid, set()).add(one.pixel_hash)
-        found += [f"image {uid} was received with different pixels under one UID" for uid, hashes in pixels.items() if len(hashes) > 1]
-        return found
-
-    # ----------------------------------------------------------------------------------------------------- what follows
-
-    def advance(self, decide: Decide) -> bool:
-        """Set state and due time from what is here. True: a frozen selection is ready to be reported."""
-        self.save_dispositions()
-        state = StudyState(self.study.state)
-        eligible = self._rows(Disposition.CANDIDATE, Disposition.FAILED)
-        selection_hash = digest("selection", *sorted(f"{one.sop_instance_uid}|{self.evidence[one.id].view}" for one in eligible))
-        changed = selection_hash != (self.study.selection_hash or digest("selection"))
-        news = bool(eligible) and changed
-        emptied = not eligible and bool(self._rows(Disposition.REJECTED)) and changed
-        if changed and self.study.frozen_instances is None:
-            # A run in progress reports what it froze: the difference stays news until that run is saved.
-            self._change(selection_hash=selection_hash)
-
-        if self.doubts and state is not StudyState.WITHDRAWN:
-            reason = "; ".join(self.doubts)
-            if state is not StudyState.HELD:
-                self._move(Event.DOUBT, reason)
-            elif reason != self.study.state_reason:
-                self._change(state_reason=reason)
-                self._say("held", reason)
-        elif emptied and (self._current() is not None or state is not StudyState.COLLECTING) and state is not StudyState.WITHDRAWN:
-            # Before the first selection a rejected image is merely no candidate: its retake may still come.
-            self._move(Event.REJECTED, "every image that filled a slot was rejected")
-            self._cancel_deliveries("every image was rejected before it was sent")
-        elif news and state in _REOPENED:
-            self._move(Event.ELIGIBLE_IMAGE, "the images changed", revision=self.study.revision + 1, collecting_since=self.now)
-            self._collect(decide, since=self.now)
-        elif state is StudyState.COLLECTING:
-            self._collect(decide, since=self.study.collecting_since)
-        elif news and state is StudyState.WITHDRAWN and self.study.frozen_instances is None:
-            # Never analysed again without a person (what was withdrawn may have been another patient), but never silently either.
-            self._change(state_reason="new images came after it was withdrawn: look at them, then `fourview reprocess`")
-            self._say("withdrawn", "new images came; they are not read unless a person asks to reprocess")
-        elif self.study.rule_action == "analyse":
-            # A copy that came after the selection was frozen: only its pixels tell whether it is one.
-            self._want_scores(self._rows(Disposition.COPY))
-
-        if self.study.frozen_instances is None:
-            self._apply_requests(decide)
-        return self._ready()
-
-    def _collect(self, decide: Decide, *, since: datetime) -> None:
-        # An image that could not be read fills its slot too: waiting longer does not mend it, and the result says that it failed.
-        eligible = self._rows(Disposition.CANDIDATE, Disposition.FAILED)
-        election = elect([self._candidate(one) for one in eligible], self.policy.image_kinds)
-        ruling = self._rule(election, decide)
-        step = due_step(
-            Collected(
-                election=election,
-                last_eligible_at=max((one.received_at for one in eligible), default=None),
-                last_instance_at=self.study.last_instance_at,
-                collecting_since=since,
-                ruling=ruling,
-                sides_seen=self._sides_seen,
-                versions_today=self._versions_today(),
+    def _image(self, one: sa.Row[Any]) -> Image:
+        score = self.scores.get(one.id)
+        rejects = one.rejects
+        return Image(
+            instance_id=one.id,
+            sop_instance_uid=one.sop_instance_uid,
+            modality=one.modality,
+            file_hash=one.file_hash,
+            patient=Patient(
+                patient_id=one.patient_id,
+                issuer_of_patient_id=one.issuer_of_patient_id,
+                patient_name=one.patient_name,
+                patient_birth_date=one.patient_birth_date,
             ),
-            self.policy,
-            self.now,
-        )
-        if ruling is not None:
-            self._save_ruling(ruling)
-            if ruling.action == "analyse":
-                self._want_scores(self._rows(Disposition.CANDIDATE, Disposition.COPY))
-        if step.event is None:
-            self._change(due_at=step.due_at, state_reason=step.reason)
-        elif step.event is Event.DUE_ANALYSE:
-            self._freeze(step.event, step.reason, by_request=False)
-        else:
-            self._move(step.event, step.reason)
-
-    def _rule(self, election: Election, decide: Decide) -> Ruling | None:
-        """What the rules say; None when no header could be read. The representative image does not depend on the order of arrival."""
-        chosen = [candidate.instance_id for _, candidate in election.winners]
-        if not chosen:
-            readable = sorted((one for one in self.instances if one.header is not None), key=lambda one: str(one.sop_instance_uid))
-            chosen = [one.id for one in readable[:1]]
-        if not chosen:
-            return None
-        rows = {one.id: one for one in self.instances}
-        first = rows[chosen[0]]
-        headers = [unpack_header(rows[instance_id].header) for instance_id in chosen]
-        kind = self.evidence[first.id].kind
-        return decide(headers, election.filled, kind, first.calling_ae_title, first.called_ae_title)
-
-    def _save_ruling(self, ruling: Ruling) -> None:
-        self._change(
-            rule_name=ruling.rule_name,
-            rule_hash=ruling.rule_hash,
-            rule_action=str(ruling.action),
-            rule_reason=ruling.reason,
-            rule_values=dict(ruling.values),
-            rule_send_to=list(ruling.send_to),
+            received_at=one.received_at,
+            evidence=evidence_from(one.evidence) if one.evidence else None,
+            ranking=Ranking(**{"acquisition_number": 0, **one.ranking}) if one.ranking else None,
+            demographics=one.demographics,
+            rejection=Rejection(
+                title=rejects.get("title", ""), sop_instance_uids=tuple(rejects["sop_instance_uids"]), reason=rejects["reason"]
+            )
+            if rejects
+            else None,
+            readable=one.header is not None,
+            kept=one.file_name is not None,
+            pixel_hash=one.pixel_hash,
+            breast_edge=one.breast_edge,
+            reading=score.state if score is not None else "",
+            failure=score.error if score is not None and score.state == "failed" else "",
         )
 
-    def _freeze(self, event: Event, reason: str, *, by_request: bool) -> None:
-        rows = self._rows(Disposition.CANDIDATE, Disposition.FAILED)
-        self._want_scores(rows)
-        self._move(
-            event,
-            reason,
-            frozen_instances=[one.id for one in rows],
-            # A header that nobody has read yet raised the generation already.
-            frozen_generation=self.study.generation - bool(self._rows(Disposition.RECEIVED)),
-            frozen_by_request=by_request,
-        )
+    @cached_property
+    def images(self) -> tuple[Image, ...]:
+        """What was received, in order of arrival."""
+        return tuple(self._image(one) for one in self.rows.values())
 
-    def _want_scores(self, rows: Sequence[sa.Row[Any]]) -> None:
-        for one in rows:
-            if one.file_name is None and self.judged[one.id][0] is Disposition.COPY:
-                continue  # its pixels are gone, and another copy stands for the image
-            if one.id not in self.scores:
-                insert_or_ignore(
-                    self.connection,
-                    tables.score,
-                    {
-                        "instance_id": one.id,
-                        "study_instance_uid": self.study.study_instance_uid,
-                        "model_key": self.policy.model.key,
-                        "model": asdict(self.policy.model),
-                        "state": "waiting",
-                    },
-                )
-        self._forget_scores()
-
-    def _forget_scores(self) -> None:
-        self.__dict__.pop("scores", None)  # the cached rows are old now
-
-    def _apply_requests(self, decide: Decide) -> None:
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What people decided, in the order in which they did."""
         row = tables.decision
-        mine = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.applied_at.is_(None))
-        query = sa.select(row).where(mine).order_by(row.c.id)
-        for request in self.connection.execute(query).all():
-            answer = self._apply_reprocess(decide)
-            self.connection.execute(sa.update(row).where(row.c.id == request.id).values(applied_at=self.now, answer=answer))
-            self._say("reprocess", answer)
+        mine = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.effect.is_not(None))
+        decided = Decisions()
+        for effect in self.connection.execute(sa.select(row.c.effect).where(mine).order_by(row.c.id)).scalars():
+            if effect is not None:  # JSON null
+                decided = decided.then(decisions_from(effect))
+        return decided
 
-    def _apply_reprocess(self, decide: Decide) -> str:
-        study = self._reread()
-        if study.frozen_instances is not None:
-            return "it is being analysed already"
-        if self.doubts:
-            return "refused: " + "; ".join(self.doubts)
-        rows = self._rows(Disposition.CANDIDATE, Disposition.FAILED)
-        if not rows:
-            return "refused: no image of this study fills one of the four views"
-        # A person's request tries again what failed: the cause may be gone (another decoder, a mended disk).
-        for one in self._rows(Disposition.FAILED):
-            score = tables.score
-            again = {"state": "waiting", "attempt": 0, "failures": 0, "error": "", "due_at": None}
-            self.connection.execute(sa.update(score).where(score.c.id == self.scores[one.id].id).values(**again))
-        self._forget_scores()
-        ruling = self._rule(elect([self._candidate(one) for one in rows], self.policy.image_kinds), decide)
-        if ruling is not None:
-            self._save_ruling(ruling)
-        self.study = study
-        if study.state in STOPPED:
-            # What was not sent before the doubt is not sent after it; if it still stands, the run puts it back into the outbox.
-            self._cancel_deliveries(f"it was {study.state} before it was sent")
-        self._freeze(Event.REQUEST, "a person asked to reprocess", by_request=True)
-        return "accepted"
-
-    def _ready(self) -> bool:
-        study = self._reread()
-        frozen = study.frozen_instances
-        if frozen is None:
-            if StudyState(study.state) is not StudyState.COLLECTING:
-                self._change(due_at=None)  # only a collecting study waits for a time
-            return False
-        self.study = study
-        ready = self.complete()
-        if ready and (better := [self._instead_of(one) for one in frozen]) != frozen:
-            # A copy that came after the freeze can be read where the frozen one could not.
-            self._change(frozen_instances=better)
-            frozen, self.study = better, self._reread()
-            ready = self.complete()
-        if not ready:
-            # The model may have been changed since the freeze: then its scores are not even asked for yet.
-            self._want_scores([one for one in self.instances if one.id in frozen])
-        # Should the report's workflow vanish, the study is looked at again; a score that is saved raises the generation by itself.
-        self._change(due_at=self.now + timedelta(seconds=STALLED_SECONDS))
-        return ready
-
-    def _instead_of(self, frozen: int) -> int:
-        """The image that now stands for a frozen one that failed; itself when there is none, or it did not fail."""
-        if not self._failed(frozen):
-            return frozen
-        uid = next(one.sop_instance_uid for one in self.instances if one.id == frozen)
-        self.__dict__.pop("primaries", None)  # the failure may be news
-        return frozen if self._failed(self.primaries[uid]) else self.primaries[uid]
-
-    def _cancel_deliveries(self, reason: str) -> None:
-        row = tables.delivery
-        waiting = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting")
-        self.connection.execute(sa.update(row).where(waiting).values(state="cancelled", due_at=None, workflow_id=None, reason=reason))
-
-    @property
-    def _sides_seen(self) -> frozenset[str]:
-        return frozenset(evidence.laterality for evidence in self.evidence.values() if evidence.laterality)
+    def _snapshot(self) -> Snapshot:
+        study, row = self.study, tables.decision
+        open_requests = sa.select(row).where(row.c.study_instance_uid == study.study_instance_uid, row.c.applied_at.is_(None))
+        current = self.current
+        return Snapshot(
+            state=StudyState(study.state),
+            state_reason=study.state_reason,
+            revision=study.revision,
+            generation=study.generation,
+            selection_hash=study.selection_hash,
+            rule_action=study.rule_action,
+            collecting_since=study.collecting_since,
+            last_instance_at=study.last_instance_at,
+            images=self.images,
+            decisions=self.decisions,
+            requests=tuple(_request(one) for one in self.connection.execute(open_requests.order_by(row.c.id)).all()),
+            doubted=bool(study.doubts),
+            frozen=None if study.frozen_instances is None else tuple(study.frozen_instances),
+            versions_today=self._versions_today(),
+            current_uids=None if current is None else _uids(current),
+            withdrawn=current is not None and current.outcome is Outcome.WITHDRAWN,
+        )
 
     def _versions_today(self) -> int:
         row = tables.version
@@ -497,63 +264,23 @@ class Look:
             )
         ).scalar_one()
 
-    # -------------------------------------------------------------------------------------------------------- the report
-
-    def reading(self) -> Reading:
-        """The frozen selection with its scores: what a version is made of."""
-        frozen = set(self.study.frozen_instances)
-        rows = {one.id: one for one in self.instances if one.id in frozen}
-        scored = [self._candidate(one) for one in rows.values() if self.scores[one.id].state == "scored"]
-        failed = [self._candidate(one) for one in rows.values() if self.scores[one.id].state != "scored"]
-        election = elect(scored, self.policy.image_kinds)
-        fallen = elect(failed, self.policy.image_kinds)
-        views: list[ReadView] = []
-        warnings: list[str] = []
-        for view in HANGING_ORDER:
-            winner = election.winner(view) or fallen.winner(view)
-            if winner is None:
-                continue
-            row, score = rows[winner.instance_id], self.scores[winner.instance_id]
-            failure = score.error if election.winner(view) is None else ""
-            views.append(
-                ReadView(
-                    view=view,
-                    candidate=winner,
-                    header=unpack_header(row.header),
-                    pixel_hash=row.pixel_hash or "",
-                    scores=None if failure else scores_from(score.scores),
-                    preview_file=None if failure else score.preview_file,
-                    failure=failure,
-                )
-            )
-            warnings += [f"{view}: {warning}" for warning in _warnings(winner)]
-        for candidate in failed:
-            if candidate.evidence.view in election.filled:
-                warnings.append(f"{candidate.evidence.view}: image {candidate.sop_instance_uid} could not be read and was passed over")
-        named = {read.view for read in views}
-        return Reading(
-            study_instance_uid=self.study.study_instance_uid,
-            views=tuple(views),
-            missing=tuple(view for view in HANGING_ORDER if view not in named),
-            outcome=outcome(election, self._sides_seen),
-            election=election,
-            warnings=tuple(sorted(warnings)),
-            current=self._current(),
-            send_to=tuple(self.study.rule_send_to or ()) if self.study.rule_action == "analyse" else (),
-            requested=bool(self.study.frozen_by_request),
-            now=self.now,
-        )
-
-    def _current(self) -> CurrentVersion | None:
-        version, row = tables.version, tables.result_object
+    @cached_property
+    def current(self) -> CurrentVersion | None:
+        """The version that stands now."""
+        version, row, run = tables.version, tables.result_object, tables.run
         mine = version.c.study_instance_uid == self.study.study_instance_uid
-        newest = self.connection.execute(sa.select(version).where(mine).order_by(version.c.number.desc()).limit(1)).first()
+        query = sa.select(version, run.c.selection, run.c.model).join(run, run.c.id == version.c.run_id)
+        newest = self.connection.execute(query.where(mine).order_by(version.c.number.desc()).limit(1)).first()
         if newest is None:
             return None
         objects = self.connection.execute(sa.select(row).where(row.c.version_id == newest.id)).all()
         return CurrentVersion(
             number=newest.number,
+            run_id=newest.run_id,
+            model=model_from(newest.model),
             cause=newest.cause,
+            outcome=Outcome(newest.outcome),
+            selection=newest.selection,
             objects={
                 one.kind: Predecessor(
                     sop_class_uid=one.sop_class_uid,
@@ -564,30 +291,209 @@ class Look:
             },
         )
 
-    # ------------------------------------------------------------------------------------------------------------ writing
+    def _assigned(self, instance_id: int, view: View) -> ViewEvidence:
+        row = self.rows[instance_id]
+        if row.header is None:
+            return evidence_from(row.evidence)
+        # The kind was told with the site's words for its devices; a person decides the view only.
+        return replace(resolve_view(unpack_header(row.header), self.policy.dialect, assigned=view), kind=ImageKind(row.evidence["kind"]))
 
-    def _change(self, **values: Any) -> None:
-        change_study(self.connection, self.study.study_instance_uid, **values)
+    # --------------------------------------------------------------------------------------------------------- consequences
 
-    def _say(self, text: str, reason: str = "") -> None:
-        say(self.connection, self.study.study_instance_uid, self.now, text, reason)
+    def advance(self, decide: Decide) -> bool:
+        """Write down what follows from what is here. True: a frozen selection, or a withdrawal, is ready to be reported."""
 
-    def _move(self, event: Event, reason: str, **values: Any) -> None:
-        move(self.connection, self._reread(), event, reason, self.now, **values)
+        def ruling(chosen: Sequence[int], views: Sequence[View], kind: ImageKind) -> Ruling:
+            first = self.rows[chosen[0]]
+            headers = [unpack_header(self.rows[instance_id].header) for instance_id in chosen]
+            return decide(headers, views, kind, first.calling_ae_title, first.called_ae_title)
 
-    def _reread(self) -> sa.Row[Any]:
-        row = tables.study
-        return self.connection.execute(sa.select(row).where(row.c.study_instance_uid == self.study.study_instance_uid)).one()
+        found = advance(self._snapshot(), self.policy, ruling, self._assigned, self.now)
+        self._write(found)
+        return found.ready
+
+    def _write(self, found: Consequences) -> None:
+        uid = self.study.study_instance_uid
+        self._write_dispositions(found.judged)
+        for line in found.lines:
+            say(self.connection, uid, self.now, line)
+        if found.changes:
+            change_study(self.connection, uid, **found.changes)
+        for before, after, event in found.moves:
+            log.info("study state study_instance_uid=%s from=%s to=%s event=%s", uid, before, after, event.name)
+        self._write_scores(found)
+        if found.cancel:
+            self._cancel_deliveries(found.cancel)
+        row = tables.decision
+        for request_id, answer in found.answers.items():
+            effect = _stored(answer.decisions) if answer.accepted and answer.decisions != Decisions() else sa.null()
+            values = {"applied_at": self.now, "answer": answer.text, "effect": effect}
+            self.connection.execute(sa.update(row).where(row.c.id == request_id).values(**values))
+
+    def _write_dispositions(self, judged: Judged) -> None:
+        """What each image is, where it changed; said on the timeline."""
+        row = tables.instance
+        for one in judged.images:
+            disposition, reason = judged.dispositions[one.instance_id]
+            before = self.rows[one.instance_id]
+            if (disposition, reason) != (before.disposition, before.disposition_reason):
+                values = {"disposition": disposition, "disposition_reason": reason}
+                self.connection.execute(sa.update(row).where(row.c.id == one.instance_id).values(**values))
+                evidence = judged.evidence.get(one.instance_id)
+                what = evidence.view if evidence is not None and evidence.view is not None else one.modality
+                say(self.connection, self.study.study_instance_uid, self.now, f"{what} {one.sop_instance_uid} is {disposition}", reason)
+        expired = [one for one in judged.expired if not self.rows[one].pixels_expire]
+        if expired:
+            self.connection.execute(sa.update(row).where(row.c.id.in_(expired)).values(pixels_expire=True))
+
+    def _write_scores(self, found: Consequences) -> None:
+        row = tables.score
+        for instance_id in found.again:
+            again = {"state": "waiting", "attempt": 0, "failures": 0, "error": "", "due_at": None}
+            self.connection.execute(sa.update(row).where(row.c.id == self.scores[instance_id].id).values(**again))
+        for instance_id in found.wanted:
+            insert_or_ignore(
+                self.connection,
+                row,
+                {
+                    "instance_id": instance_id,
+                    "study_instance_uid": self.study.study_instance_uid,
+                    "model_key": self.policy.model.key,
+                    "model": asdict(self.policy.model),
+                    "state": "waiting",
+                },
+            )
+
+    def _cancel_deliveries(self, reason: str) -> None:
+        row = tables.delivery
+        waiting = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting")
+        on_their_way = sa.case((row.c.workflow_id.is_not(None), 1), else_=0)  # may arrive yet: it counts as tried
+        values = {"state": "cancelled", "due_at": None, "workflow_id": None, "reason": reason, "tries": row.c.tries + on_their_way}
+        self.connection.execute(sa.update(row).where(waiting).values(**values))
+
+    # -------------------------------------------------------------------------------------------------------------- reports
+
+    @property
+    def reportable(self) -> bool:
+        """Whether every image of the frozen selection was read, or failed, by the policy's model."""
+        return all(one in self.scores and self.scores[one].state in ("scored", "failed") for one in self.study.frozen_instances)
+
+    @cached_property
+    def _judged(self) -> Judged:
+        return Judged(self.images, self.decisions, self.policy, self._assigned)
+
+    @property
+    def _expected(self) -> tuple[View, ...]:
+        return tuple(View(view) for view in self.study.rule_slots or HANGING_ORDER)
+
+    def reading(self) -> Reading:
+        """The frozen selection with its scores: what a version is made of."""
+        judged, frozen = self._judged, set(self.study.frozen_instances)
+        chosen = [judged.by_id[one] for one in sorted(frozen)]
+        scored = [judged.candidate(one) for one in chosen if self.scores[one.instance_id].state == "scored"]
+        failed = [judged.candidate(one) for one in chosen if self.scores[one.instance_id].state != "scored"]
+        election = elect(scored, self.policy.image_kinds)
+        fallen = elect(failed, self.policy.image_kinds)
+        views: list[ReadView] = []
+        warnings: list[str] = study_warnings(judged)
+        for view in HANGING_ORDER:
+            winner = election.winner(view) or fallen.winner(view)
+            if winner is None:
+                continue
+            row, score = self.rows[winner.instance_id], self.scores[winner.instance_id]
+            failure = score.error if election.winner(view) is None else ""
+            views.append(
+                ReadView(
+                    view=view,
+                    candidate=winner,
+                    header=self._header(winner.instance_id),
+                    pixel_hash=row.pixel_hash or "",
+                    scores=None if failure else scores_from(score.scores),
+                    preview_file=None if failure else score.preview_file,
+                    failure=failure,
+                )
+            )
+            warnings += [f"{view}: {warning}" for warning in warnings_of(judged, winner)]
+        for candidate in failed:
+            if candidate.evidence.view in election.filled:
+                warnings.append(f"{candidate.evidence.view}: image {candidate.sop_instance_uid} could not be read and was passed over")
+        said = outcome(election, judged.sides_seen, self._expected)
+        if said is Outcome.UNILATERAL and any(read.failure for read in views):
+            said = Outcome.PARTIAL  # of the other side came an image that could not be read
+        read = [read.view for read in views]
+        classes = {one.sop_instance_uid: scores_from(self.scores[one.instance_id].scores).predicted_class for one in scored}
+        return Reading(
+            study_instance_uid=self.study.study_instance_uid,
+            model=self.policy.model,
+            views=tuple(views),
+            missing=() if said is Outcome.UNILATERAL else missing_views(election, self._expected, read),
+            outcome=said,
+            election=election,
+            losers=tuple(replace(loser, predicted_class=classes[loser.sop_instance_uid]) for loser in election.losers),
+            warnings=tuple(sorted(warnings)),
+            current=self.current,
+            send_to=tuple(self.study.rule_send_to or ()) if self.study.rule_action == "analyse" else (),
+            requested=bool(self.study.frozen_by_request),
+            now=self.now,
+        )
+
+    def withdrawal(self) -> Reading | None:
+        """What a version is made of that says WITHDRAWN; None when the study is not withdrawn, or says so already."""
+        current = self.current
+        if self.study.state != StudyState.WITHDRAWN or current is None or current.outcome is Outcome.WITHDRAWN:
+            return None
+        judged = self._judged
+        read = {View(view): judged.by_id[one["instance_id"]] for view, one in current.selection.items()}
+        delivery = tables.delivery
+        told = (
+            sa.select(delivery.c.destination)
+            .distinct()
+            .where(
+                delivery.c.study_instance_uid == self.study.study_instance_uid,
+                sa.or_(delivery.c.state.in_(("sent", "confirmed")), delivery.c.tries > 0),  # what was tried may have arrived
+            )
+        )
+        return Reading(
+            study_instance_uid=self.study.study_instance_uid,
+            model=current.model,  # the series of the results is that model's
+            views=tuple(
+                ReadView(
+                    view=view,
+                    candidate=judged.candidate(read[view]),
+                    header=unpack_header(self.rows[read[view].instance_id].header),
+                    pixel_hash=read[view].pixel_hash or "",
+                    scores=None,
+                    preview_file=None,
+                )
+                for view in HANGING_ORDER
+                if view in read
+            ),
+            missing=(),
+            outcome=Outcome.WITHDRAWN,
+            election=Election(winners=(), losers=()),
+            losers=(),
+            warnings=(self.study.state_reason,),
+            current=current,
+            send_to=tuple(sorted(self.connection.execute(told).scalars())),
+            requested=False,
+            now=self.now,
+        )
+
+    def _header(self, instance_id: int) -> Dataset:
+        """An image's header with the patient and study values that hold: those of its newest reception, or as a person decided."""
+        row = self.rows[instance_id]
+        header = unpack_header(row.header)
+        newest = self._judged.newest.get(row.sop_instance_uid)
+        if newest is not None and newest.demographics != row.demographics:
+            overlay(header, unpack_header(self.rows[newest.instance_id].header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
+        named = self.decisions.patient_of
+        if named is not None and named in self.rows:
+            overlay(header, unpack_header(self.rows[named].header), _PATIENT)
+        return header
 
 
-def _warnings(candidate: Candidate) -> list[str]:
-    found = [*candidate.evidence.warnings, *candidate.evidence.conflicts]
-    if candidate.implant:
-        found.append("breast implant present")
-    if candidate.lossy:
-        found.append("lossy compressed image")
-    if candidate.partial_view == "YES":
-        found.append("partial view of the breast")
-    if candidate.evidence.kind is not ImageKind.FFDM:
-        found.append(f"image kind: {candidate.evidence.kind.value}")
-    return found
+def _uids(current: CurrentVersion) -> frozenset[str]:
+    """The images that a version says something of."""
+    if current.outcome is Outcome.WITHDRAWN:
+        return frozenset()
+    return frozenset(one["sop_instance_uid"] for one in current.selection.values())

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from store import tables
-from store.archive import UnknownStudy, living_processes
+from store.claims import living_processes
 from store.database import database_now
 from store.header import folded
-from store.look import scores_from
-from store.study import HANGING_ORDER
+from store.images import Decisions, Disposition
+from store.look import decisions_from, evidence_from, scores_from
+from store.rows import UnknownStudy
+from store.study import HANGING_ORDER, Candidate, ImageKind, View, ViewEvidence, elect
+from store.view import contradicted_by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +90,26 @@ class Search:
                 objects.setdefault(one.version_id, []).append(_picked(one, names))
             runs = {one.id: one for one in rows(tables.run, tables.run.c.created_at)}
             versions = rows(tables.version, tables.version.c.number)
-            images = [_image(one, scores.get(one.id, [])) for one in rows(tables.instance, tables.instance.c.id)]
+            received = rows(tables.instance, tables.instance.c.id)
+            decided = rows(tables.decision, tables.decision.c.id)
+            decisions = Decisions()
+            for one in decided:
+                decisions = decisions.then(decisions_from(one.effect)) if one.effect else decisions
+            evidence = {one.id: _effective(one, decisions.assigned) for one in received if one.evidence}
+            images = [_image(one, evidence.get(one.id), scores.get(one.id, [])) for one in received]
             return {
                 **_picked(row, ("study_instance_uid", "state", "state_reason", "revision", "study_date", "due_at")),
+                "doubts": row.doubts or [],
                 **_picked(row, ("first_instance_at", "last_instance_at")),
                 "rule": {
                     **{name: row._mapping[f"rule_{name}"] for name in ("name", "action", "reason")},
                     "values": row.rule_values or {},
                     "send_to": row.rule_send_to or [],
+                    "slots": row.rule_slots or [str(view) for view in HANGING_ORDER],
                 },
-                "slots": _slots(images, runs[versions[-1].run_id].selection if versions else {}),
+                "same_patient": _same_patient(connection, row),
+                "same_images": _same_images(connection, row, [one.sop_instance_uid for one in received]),
+                "slots": _slots(received, evidence, runs[versions[-1].run_id].selection if versions else {}),
                 "images": images,
                 "runs": [
                     {
@@ -107,6 +121,7 @@ class Search:
                     for one in versions
                 ],
                 "deliveries": [_picked(one, _DELIVERY) for one in rows(tables.delivery, tables.delivery.c.id)],
+                "decisions": [_picked(one, _DECISION) for one in decided],
                 "timeline": [_picked(one, ("at", "text")) for one in rows(tables.timeline, tables.timeline.c.id)],
             }
 
@@ -116,6 +131,23 @@ class Search:
         with self._engine.begin() as connection:
             found = connection.execute(sa.select(row.c.answer, row.c.applied_at).where(row.c.request_id == request_id)).one()
             return None if found.applied_at is None else str(found.answer)
+
+    def devices(self, days: float) -> list[dict[str, Any]]:
+        """One line per device: its images of the last `days`, and how often what it says of the side is contradicted; the most first."""
+        row = tables.instance
+        names = ("manufacturer", "manufacturer_model_name", "station_name", "device_serial_number")
+        found: dict[tuple[str, ...], dict[str, Any]] = {}
+        with self._engine.begin() as connection:
+            query = sa.select(*(row.c[name] for name in names), row.c.evidence, row.c.breast_edge, row.c.disposition).where(
+                row.c.resolved_at > database_now(connection) - timedelta(days=days), row.c.evidence.is_not(None), row.c.modality != "KO"
+            )
+            for one in connection.execute(query):
+                key = tuple(one._mapping[name] for name in names)
+                device = found.setdefault(key, {**dict(zip(names, key, strict=True)), **dict.fromkeys(_COUNTS, 0)})
+                for count in _counted(one):
+                    device[count] += 1
+        contradicted = ("orientation_contradicts", "pixels_contradict", "doubts")
+        return sorted(found.values(), key=lambda device: ([-device[count] for count in contradicted], [device[name] for name in names]))
 
     def deliveries(self, state: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
         """One line per delivery, newest first."""
@@ -191,6 +223,8 @@ class Search:
         return sa.select(row.c.sop_instance_uid, place.label("place")).where(*conditions).subquery()
 
 
+_COUNTS = ("images", "views", "side_from_text", "orientation_contradicts", "pixels_contradict", "doubts")
+_DECISION = ("kind", "person", "why", "parameters", "created_at", "applied_at", "answer")
 _DELIVERY = ("destination", "sop_instance_uid", "state", "tries", "status", "reason", "due_at", "sent_at", "confirmed_at")
 
 _LEVELS = {
@@ -238,6 +272,44 @@ def _like(column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]
     return sa.and_(column != "", column.like(escaped.replace("*", "%").replace("?", "_"), escape="!"))
 
 
+def _counted(row: Any) -> list[str]:
+    """Which counts of its device an image adds to."""
+    evidence = evidence_from(row.evidence)
+    against = contradicted_by(evidence, row.breast_edge)
+    told = {
+        "images": True,
+        "views": evidence.view is not None,
+        "side_from_text": evidence.view is not None and evidence.laterality_source.startswith("text"),
+        "orientation_contradicts": "PatientOrientation" in against,
+        "pixels_contradict": "pixels" in against,
+        "doubts": row.disposition == Disposition.DOUBT,
+    }
+    return [name for name, counts in told.items() if counts]
+
+
+def _same_patient(connection: sa.Connection, row: sa.Row[Any]) -> list[str]:
+    """Other studies of the same patient and day: one exam may have come under several UIDs. They are not merged."""
+    study = tables.study
+    if not row.patient_id or not row.study_date:
+        return []
+    query = sa.select(study.c.study_instance_uid).where(
+        study.c.patient_id == row.patient_id,
+        study.c.issuer_of_patient_id == row.issuer_of_patient_id,
+        study.c.study_date == row.study_date,
+        study.c.study_instance_uid != row.study_instance_uid,
+    )
+    return list(connection.execute(query.order_by(study.c.study_instance_uid)).scalars())
+
+
+def _same_images(connection: sa.Connection, row: sa.Row[Any], sop_instance_uids: Sequence[str]) -> list[dict[str, str]]:
+    """Images of this study that came in another study too, as after a correction of the worklist entry."""
+    instance = tables.instance
+    query = sa.select(instance.c.sop_instance_uid, instance.c.study_instance_uid).where(
+        instance.c.sop_instance_uid.in_(sorted(set(sop_instance_uids))), instance.c.study_instance_uid != row.study_instance_uid
+    )
+    return [dict(one._mapping) for one in connection.execute(query.distinct().order_by(*query.selected_columns)).all()]
+
+
 def _picked(row: sa.Row[Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: row._mapping[name] for name in names}
 
@@ -267,29 +339,66 @@ def _score(row: sa.Row[Any]) -> dict[str, Any]:
     return found
 
 
-def _slots(images: Sequence[Mapping[str, Any]], selection: Mapping[str, Any]) -> dict[str, Any]:
-    """Per view: the image that the current version read, else the candidates that are here; None for an empty slot."""
-    slots: dict[str, Any] = {}
+def _slots(
+    received: Sequence[sa.Row[Any]], evidence: Mapping[int, ViewEvidence], selection: Mapping[str, Any]
+) -> dict[str, dict[str, Any] | None]:
+    """Per view: the image that the current version read; the candidates that are here, the elected one first; who was passed over, and
+    why. None for an empty slot."""
+    here = [
+        Candidate(instance_id=one.id, sop_instance_uid=one.sop_instance_uid, evidence=evidence[one.id], **one.ranking)
+        for one in received
+        if one.disposition in (Disposition.CANDIDATE, Disposition.FAILED)
+    ]
+    election = elect(here, frozenset(ImageKind))  # what the model does not read is no candidate any more
+    slots: dict[str, dict[str, Any] | None] = {}
     for view in HANGING_ORDER:
-        here = [image["sop_instance_uid"] for image in images if image["view"] == view and image["disposition"] == "candidate"]
-        chosen = selection.get(view)
-        slots[view] = {"sop_instance_uid": chosen["sop_instance_uid"] if chosen else None, "candidates": here} if chosen or here else None
+        winner, chosen = election.winner(view), selection.get(view)
+        losers = [loser for loser in election.losers if loser.view is view]
+        slots[view] = {
+            "sop_instance_uid": chosen["sop_instance_uid"] if chosen else None,
+            "candidates": ([winner.sop_instance_uid] if winner else []) + [loser.sop_instance_uid for loser in losers],
+            "losers": [{"sop_instance_uid": one.sop_instance_uid, "rule": one.rule, "reason": one.reason} for one in losers],
+        }
+        if winner is None and chosen is None:
+            slots[view] = None
     return slots
 
 
-def _image(row: sa.Row[Any], scores: list[dict[str, Any]]) -> dict[str, Any]:
-    evidence = row.evidence or {}
+def _effective(row: sa.Row[Any], assigned: Mapping[str, View]) -> ViewEvidence:
+    """What an image shows, as far as a person did not say otherwise."""
+    evidence = evidence_from(row.evidence)
+    view = assigned.get(row.sop_instance_uid)
+    if view is None:
+        return evidence
+    return replace(
+        evidence,
+        view=view,
+        laterality=view.laterality,
+        laterality_source="operator",
+        view_position=view.position,
+        view_source="operator",
+        set_aside="",
+        doubt="",
+    )
+
+
+def _image(row: sa.Row[Any], effective: ViewEvidence | None, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    evidence = asdict(effective) if effective is not None else {}
     names = ("sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "modality", "calling_ae_title", "size_bytes", "received_at")
     return {
         **_picked(row, names),
         "disposition": row.disposition,
         "disposition_reason": row.disposition_reason,
         "kept": row.file_name is not None,
+        "file": row.id,
+        "patient_id": row.patient_id,
+        "breast_edge": row.breast_edge,
         "view": evidence.get("view"),
         "view_source": evidence.get("view_source", ""),
         "laterality_source": evidence.get("laterality_source", ""),
         "kind": evidence.get("kind", ""),
-        "modifiers": evidence.get("modifiers", []),
+        "modifiers": list(evidence.get("modifiers", [])),
         "warnings": [*evidence.get("warnings", []), *evidence.get("conflicts", [])],
+        "orientation": list(evidence.get("orientation", [])),
         "scores": scores,
     }

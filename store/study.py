@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from store.dialect import STANDARD, Dialect
+
 
 class View(StrEnum):
     """A slot of the standard screening exam: side and projection."""
@@ -48,6 +50,7 @@ class ImageKind(StrEnum):
     STEREOTACTIC = "stereotactic or biopsy guidance"
     SPECIMEN = "specimen"
     PHANTOM = "phantom"
+    FOR_PROCESSING = "for processing"  # raw: read only by a model that was trained on it
     UNKNOWN = "unknown"
 
 
@@ -57,6 +60,7 @@ class Outcome(StrEnum):
     COMPLETE = "COMPLETE"
     PARTIAL = "PARTIAL"  # slots are missing or a view failed
     UNILATERAL = "UNILATERAL"  # one side complete, of the other there is no image at all
+    WITHDRAWN = "WITHDRAWN"  # nothing is said any more: the version replaces what was said before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +73,12 @@ class ViewEvidence:
 
     view: View | None
     laterality: str | None  # "L", "R", or None
-    laterality_source: str  # the attribute's keyword, "" when none
+    laterality_source: str  # the attribute's keyword, "operator" when a person assigned it, "" when none
     view_position: str | None  # label of CID 4014: "CC", "MLO", "ML", ...
     view_source: str
     kind: ImageKind
     modifiers: tuple[str, ...] = ()  # labels of CID 4015: "ID", "S", "M", ...
+    orientation: tuple[str, ...] = ()  # Patient Orientation (0020,0020): row and column, () when absent
     conflicts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     set_aside: str = ""
@@ -141,6 +146,7 @@ class Loser:
     winner_sop_instance_uid: str
     rule: int
     reason: str  # the rule in words
+    predicted_class: str = ""  # what this image scored highest for; "" when it was not scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +194,7 @@ class Candidate:
     lossy: bool = False
     acquired_at: str = ""  # "YYYYMMDDHHMMSS.FFFFFF", "" when the header gives no time
     area: int = 0  # Rows x Columns
+    acquisition_number: int = 0  # Acquisition Number (0020,0012)
     number: int = 0  # Instance Number (0020,0013)
 
 
@@ -214,12 +221,19 @@ class Election:
 
 
 #: How the kinds rank against each other in one slot, best first.
-_KIND_RANK = (ImageKind.FFDM, ImageKind.CR, ImageKind.CONTRAST_LOW_ENERGY, ImageKind.SYNTHETIC_2D, ImageKind.UNKNOWN)
+_KIND_RANK = (
+    ImageKind.FFDM,
+    ImageKind.CR,
+    ImageKind.CONTRAST_LOW_ENERGY,
+    ImageKind.SYNTHETIC_2D,
+    ImageKind.FOR_PROCESSING,
+    ImageKind.UNKNOWN,
+)
 _FALLBACK_MODIFIERS = frozenset({"NP", "AC", "IMF"})
 
 
 def _source_rank(source: str) -> int:
-    return {"ViewCodeSequence": 2, "ViewPosition": 1}.get(source, 0)
+    return {"operator": 3, "ViewCodeSequence": 2, "ViewPosition": 1}.get(source, 0)
 
 
 def _rank(candidate: Candidate, implant_side: bool) -> tuple[tuple[int | str, ...], ...]:
@@ -234,7 +248,7 @@ def _rank(candidate: Candidate, implant_side: bool) -> tuple[tuple[int | str, ..
         (_source_rank(candidate.evidence.view_source),),
         (candidate.acquired_at,),
         (candidate.area,),
-        (candidate.number,),
+        (candidate.acquisition_number, candidate.number),
     )
 
 
@@ -248,7 +262,7 @@ RANKING = (
     "its view is told by a stronger source",
     "it was acquired later",
     "it is larger",
-    "its instance number is higher",
+    "its acquisition or instance number is higher",
     "its SOP Instance UID is lower",
 )
 
@@ -298,10 +312,6 @@ class StudyState(StrEnum):
     IGNORED = "ignored"  # no rule wants it, or nothing in it fills a slot
     FAILED = "failed"  # no view could be read
     WITHDRAWN = "withdrawn"  # its images were rejected; nothing is said any more
-
-
-#: Nothing is sent of a study in one of these.
-STOPPED = (StudyState.HELD, StudyState.WITHDRAWN)
 
 
 class Event(StrEnum):
@@ -381,6 +391,10 @@ class Ruling(Protocol):
     def send_to(self) -> tuple[str, ...]: ...
     @property
     def values(self) -> Mapping[str, object]: ...
+    @property
+    def slots(self) -> tuple[View, ...]: ...  # the expected views, in hanging order
+    @property
+    def when_incomplete(self) -> WhenIncomplete | None: ...  # None: what the site says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +407,7 @@ class Policy:
     model: ModelIdentity
     image_kinds: frozenset[ImageKind] = frozenset({ImageKind.FFDM})
     exclude_implants: bool = False
+    dialect: Dialect = STANDARD
     versions_per_day: int = 5  # more within 24 h are held: a loop or a storm
 
 
@@ -422,12 +437,23 @@ class Step:
     reason: str  # in words: why now, or what is awaited
 
 
-def outcome(election: Election, sides_seen: Collection[str]) -> Outcome:
-    """COMPLETE, UNILATERAL (one side whole, of the other no image at all came), or PARTIAL, by the slots that could be read."""
+def standing_slots(election: Election, expected: Collection[View]) -> tuple[View, ...]:
+    """The slots that a study must fill, in hanging order: the expected ones, and both of any side of which an image came after all."""
+    sides = {view.laterality for view in election.filled}
+    return tuple(view for view in HANGING_ORDER if view in expected or view.laterality in sides)
+
+
+def outcome(election: Election, sides_seen: Collection[str], expected: Collection[View] = HANGING_ORDER) -> Outcome:
+    """COMPLETE, UNILATERAL, or PARTIAL, by the slots that could be read.
+
+    UNILATERAL: one side is whole, and the other was not expected (then nothing of it fills a slot) or not a single image of it came.
+    """
     if not election.missing:
         return Outcome.COMPLETE
     sides = {view.laterality for view in election.filled}
-    if len(sides) == 1 and len(election.filled) == 2 and set(sides_seen) <= sides:
+    one_side = len(sides) == 1 and len(election.filled) == 2
+    wanted = {view.laterality for view in expected}
+    if one_side and (wanted == sides or (len(wanted) == 2 and set(sides_seen) <= sides)):
         return Outcome.UNILATERAL
     return Outcome.PARTIAL
 
@@ -439,16 +465,19 @@ def due_step(collected: Collected, policy: Policy, now: datetime) -> Step:
         collected.last_instance_at + timedelta(seconds=policy.give_up_after_seconds),
         max(collected.collecting_since + LONGEST_COLLECTING, collected.last_instance_at),
     )
-    complete = not election.missing
-    if complete and collected.last_eligible_at is not None:
+    ruling = collected.ruling
+    expected = ruling.slots if ruling is not None else HANGING_ORDER
+    slots = standing_slots(election, expected)
+    missing = ", ".join(view for view in slots if view not in election.filled)
+    here = "all four views are here" if slots == HANGING_ORDER else f"{' and '.join(slots)} are here, and the rule expects no others"
+    if not missing and collected.last_eligible_at is not None:
         due_at = min(collected.last_eligible_at + timedelta(seconds=policy.wait_for_retake_seconds), ceiling)
-        awaited = "all four views are here; waiting for a possible retake"
+        awaited = f"{here}; waiting for a possible retake"
     else:
         due_at = ceiling
-        awaited = "waiting for " + ", ".join(election.missing)
+        awaited = f"waiting for {missing}"
     if now < due_at:
         return Step(event=None, due_at=due_at, reason=awaited)
-    ruling = collected.ruling
     if ruling is None or not election.filled:
         return Step(event=Event.DUE_IGNORE, due_at=None, reason="no image of this study fills one of the four views")
     if ruling.action != "analyse":
@@ -457,16 +486,15 @@ def due_step(collected: Collected, policy: Policy, now: datetime) -> Step:
     if collected.versions_today >= policy.versions_per_day:
         reason = f"{collected.versions_today} versions within 24 hours: a loop or a storm; reprocess the study when its cause is found"
         return Step(event=Event.DOUBT, due_at=None, reason=reason)
-    if complete:
-        return Step(event=Event.DUE_ANALYSE, due_at=None, reason="all four views are here")
-    missing = ", ".join(election.missing)
-    if outcome(election, collected.sides_seen) is Outcome.UNILATERAL:
+    if not missing:
+        return Step(event=Event.DUE_ANALYSE, due_at=None, reason=here)
+    if outcome(election, collected.sides_seen, expected) is Outcome.UNILATERAL:
         return Step(event=Event.DUE_ANALYSE, due_at=None, reason=f"one side is complete and nothing came of the other (no {missing})")
     event = {
         WhenIncomplete.HOLD: Event.DUE_INCOMPLETE,
         WhenIncomplete.ANALYSE: Event.DUE_ANALYSE,
         WhenIncomplete.IGNORE: Event.DUE_IGNORE,
-    }[policy.when_incomplete]
+    }[ruling.when_incomplete or policy.when_incomplete]
     return Step(event=event, due_at=None, reason=f"gave up waiting for {missing}")
 
 
@@ -485,6 +513,7 @@ def version_cause(
     *,
     run: str,
     outcome: Outcome,
+    evidence: Sequence[ViewEvidence],
     losers: Sequence[Loser],
     warnings: Sequence[str],
     copied_header: Mapping[str, str],
@@ -502,8 +531,10 @@ def version_cause(
         installation.serial_number,
         installation.software_version,
         installation.timezone,
+        "evidence",
+        *(f"{one.view}|{one.laterality_source}|{one.view_source}|{'.'.join(one.modifiers)}" for one in evidence),
         "losers",
-        *(f"{loser.view}|{loser.sop_instance_uid}|{loser.rule}" for loser in losers),
+        *(f"{loser.view}|{loser.sop_instance_uid}|{loser.rule}|{loser.predicted_class}" for loser in losers),
         "warnings",
         *warnings,
         "header",

@@ -74,7 +74,7 @@ study = sa.Table(
     sa.Column("first_instance_at", UtcDateTime, nullable=False),
     sa.Column("last_instance_at", UtcDateTime, nullable=False),
     sa.Column("collecting_since", UtcDateTime, nullable=False),
-    sa.Column("patient_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("patient_id", sa.Text, nullable=False, server_default="", index=True),
     sa.Column("issuer_of_patient_id", sa.Text, nullable=False, server_default=""),
     sa.Column("patient_name", sa.Text, nullable=False, server_default=""),
     sa.Column("patient_birth_date", sa.Text, nullable=False, server_default=""),
@@ -91,6 +91,8 @@ study = sa.Table(
     sa.Column("rule_reason", sa.Text, nullable=False, server_default=""),
     sa.Column("rule_values", sa.JSON),
     sa.Column("rule_send_to", sa.JSON),
+    sa.Column("rule_slots", sa.JSON),  # the expected views
+    sa.Column("doubts", sa.JSON),  # of a held study: list of {reason, choices}
     *_claim(),
     sa.Index("ix_study_open", "generation", "settled_generation"),
 )
@@ -111,6 +113,7 @@ instance = sa.Table(
     sa.Column("patient_birth_date", sa.Text, nullable=False),
     sa.Column("file_hash", _HASH, nullable=False),
     sa.Column("pixel_hash", _HASH),
+    sa.Column("breast_edge", sa.String(8), nullable=False, server_default=""),  # left | right, as the pixels show it
     sa.Column("file_name", sa.String(64)),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("origin", sa.String(16), nullable=False),
@@ -119,12 +122,14 @@ instance = sa.Table(
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("resolved_at", UtcDateTime),
     sa.Column("pixels_removed_at", UtcDateTime),
-    # candidate | set aside | ignored | own result | key object | doubt | rejected | failed
+    sa.Column("pixels_expire", sa.Boolean, nullable=False, server_default=sa.false()),  # a Key Object says not to keep them longer
+    # candidate | copy | set aside | ignored | own result | key object | doubt | rejected | excluded | failed
     sa.Column("disposition", sa.String(16), nullable=False, index=True),
     sa.Column("disposition_reason", sa.Text, nullable=False, server_default=""),
     sa.Column("evidence", sa.JSON),
     sa.Column("ranking", sa.JSON),  # what the election looks at beside the evidence
-    sa.Column("rejects", sa.JSON),  # of a Key Object that rejects: the SOP Instance UIDs
+    sa.Column("demographics", _HASH, nullable=False, server_default=""),  # digest of the values that results copy
+    sa.Column("rejects", sa.JSON),  # of a Key Object that rejects: {title, sop_instance_uids, reason}
     sa.Column("header", sa.LargeBinary),
     sa.Column("image_kind", sa.Text, nullable=False, server_default=""),
     # For drift and gantry reports, per image.
@@ -244,7 +249,7 @@ lease = sa.Table(
     sa.Column("beat_at", UtcDateTime, nullable=False),
 )
 
-#: What people decided: reprocess, release. Applied once, kept for ever.
+#: What people decided: reprocess, release, withdraw. Applied once, kept for ever.
 decision = sa.Table(
     "decision",
     metadata,
@@ -253,6 +258,9 @@ decision = sa.Table(
     _study_key(index=True),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("person", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False, server_default=""),
+    sa.Column("parameters", sa.JSON),  # what was asked for
+    sa.Column("effect", sa.JSON),  # what it decided for good; NULL unless it was accepted
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("applied_at", UtcDateTime),
     sa.Column("answer", sa.Text, nullable=False, server_default=""),

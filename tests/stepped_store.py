@@ -22,16 +22,20 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, KeyObjec
 
 from store import tables
 from store.archive import Archive, Kept, NewObject, NewVersion, Reception
+from store.claims import Claims
 from store.files import Files
-from store.header import header_json, read_header
+from store.grouping import Release, RequestKind
+from store.header import header_json, read_header, read_part10
 from store.ledger import Ledger
 from store.look import Reading
+from store.scoring import Scoring
 from store.search import Search
 from store.study import (
     HANGING_ORDER,
     ImageKind,
     Installation,
     ModelIdentity,
+    Outcome,
     Policy,
     Scores,
     View,
@@ -62,6 +66,8 @@ class FixedRuling:
     reason: str = "made up"
     send_to: tuple[str, ...] = ("pacs",)
     values: dict[str, object] = field(default_factory=dict)
+    slots: tuple[View, ...] = HANGING_ORDER
+    when_incomplete: WhenIncomplete | None = None
 
 
 def image(view: View, name: str = "", **overrides: Any) -> Dataset:
@@ -120,12 +126,17 @@ class SteppedStore:
         self.engine = engine
         self.now = START
         self.archive = Archive(engine, clock=lambda _connection: self.now)
+        self.scoring = Scoring(engine, clock=lambda _connection: self.now)
+        self.claims = Claims(engine, clock=lambda _connection: self.now)
         self.ledger = Ledger(engine, clock=lambda _connection: self.now)
         self.search = Search(engine)
         self.files = Files(files)
         self.policy = POLICY
         self.ruling = FixedRuling()
         self.broken: dict[str, bool] = {}  # SOP Instance UID -> whether it stays broken
+        self.classes: dict[str, str] = {}  # SOP Instance UID -> the class that it scores highest for
+        self.readings: list[Reading] = []  # what reports were made of
+        self.edges: dict[str, str] = {}  # SOP Instance UID -> the edge at which its pixels show the breast
         self.decoded: list[str] = []
         self.scored: list[str] = []
 
@@ -173,7 +184,7 @@ class SteppedStore:
             for claim in studies:
                 if self.advance(claim.row) and report:
                     self.report(claim.row)
-            scores = self.archive.claim_scores() if read else []
+            scores = self.scoring.claim() if read else []
             for claim in scores:
                 self.read(int(claim.row))
             if not studies and not scores:
@@ -203,27 +214,30 @@ class SteppedStore:
         return self.ruling
 
     def read(self, score_id: int) -> None:
-        task = self.archive.score_task(score_id)
+        task = self.scoring.task(score_id)
         if task is None:
             return
         assert task.file_name is not None
         if task.sop_instance_uid in self.broken:
-            self.archive.fail_score(score_id, "its pixels are broken", permanent=self.broken[task.sop_instance_uid])
+            self.scoring.fail(score_id, "its pixels are broken", permanent=self.broken[task.sop_instance_uid])
             return
-        pixels = dcmread(self.files.path(task.file_name)).pixel_array
+        pixels = read_part10(self.files.path(task.file_name)).pixel_array
         self.decoded.append(task.sop_instance_uid)
         pixel_hash = digest(str(pixels.shape), pixels.astype("<u2").tobytes().hex())
-        if self.archive.save_pixel_hash(score_id, pixel_hash):
+        edge = self.edges.get(task.sop_instance_uid, breast_edge_of(pixels))
+        if self.scoring.save_pixel_hash(score_id, pixel_hash, edge):
             return
         self.scored.append(task.sop_instance_uid)
-        self.archive.save_score(score_id, made_scores(pixels), f"aa/{pixel_hash[:30]}", 0.25)
+        scores = made_scores(pixels, self.classes.get(task.sop_instance_uid, "Normal"))
+        self.scoring.save(score_id, scores, f"aa/{pixel_hash[:30]}", 0.25)
 
     def report(self, study: str) -> int | None:
         """What the workflow's last step does; the version's number, None when there is nothing to say."""
         reading = self.archive.reading(study, self.policy)
         if reading is None:
             return None
-        if not any(read.scores for read in reading.views):
+        self.readings.append(reading)
+        if reading.outcome is not Outcome.WITHDRAWN and not any(read.scores for read in reading.views):
             self.archive.settle_failed(study, "no view could be read")
             return None
         new = self.new_version(reading)
@@ -235,13 +249,15 @@ class SteppedStore:
 
     def new_version(self, reading: Reading) -> NewVersion:
         slots = [(read.view, read.candidate.sop_instance_uid, read.pixel_hash, read.scores is not None) for read in reading.views]
-        run = run_id(reading.study_instance_uid, slots, self.policy.model)
+        withdrawn = reading.outcome is Outcome.WITHDRAWN and reading.current
+        run = reading.current.run_id if withdrawn and reading.current else run_id(reading.study_instance_uid, slots, reading.model)
         cause = version_cause(
             run=run,
             outcome=reading.outcome,
-            losers=reading.election.losers,
+            evidence=[read.candidate.evidence for read in reading.views],
+            losers=reading.losers,
             warnings=reading.warnings,
-            copied_header={"PatientName": str(reading.views[0].header.PatientName)},
+            copied_header={keyword: str(reading.views[0].header.get(keyword, "")) for keyword in ("PatientName", "PatientID")},
             writer_version="1",
             installation=INSTALLATION,
         )
@@ -251,9 +267,16 @@ class SteppedStore:
             run_id=run,
             cause=cause,
             object_cause=of_objects,
-            model=self.policy.model,
+            model=reading.model,
             objects=tuple(_object(kind, reading, of_objects) for kind in ("sr", "page")),
         )
+
+    def ask(self, kind: str, name: str = "r1", *, study: str = "study", why: str = "", **release: Any) -> str | None:
+        """A person's request, worked off; what the worker answered."""
+        asked = Release(**release) if kind == "release" else None
+        self.archive.request(uid(study), RequestKind(kind), request_id=name, person="Kim", why=why, release=asked)
+        self.work()
+        return self.search.request(name)
 
     # --------------------------------------------------------------------------------------------------------------- look
 
@@ -282,9 +305,16 @@ class SteppedStore:
             return connection.execute(query).all()
 
 
-def made_scores(pixels: np.ndarray[Any, Any]) -> Scores:
-    mass = float(pixels.mean()) / 4096
-    return Scores(classes=MODEL.classes, probabilities=(1 - mass, mass), box=(0, 0, 12, 16), rows=16, columns=12)
+def breast_edge_of(pixels: np.ndarray[Any, Any]) -> str:
+    """The brighter half's edge: enough for pixels that `breast_pixels` made."""
+    half = pixels.shape[1] // 2
+    return "left" if pixels[:, :half].mean() > pixels[:, half:].mean() else "right"
+
+
+def made_scores(pixels: np.ndarray[Any, Any], highest: str = "Normal") -> Scores:
+    mass = float(pixels.mean()) / 4096 / 2
+    probabilities = (1 - mass, mass) if highest == "Normal" else (mass, 1 - mass)
+    return Scores(classes=MODEL.classes, probabilities=probabilities, box=(0, 0, 12, 16), rows=16, columns=12)
 
 
 def _object(kind: str, reading: Reading, cause: str) -> NewObject:

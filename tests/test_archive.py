@@ -14,8 +14,11 @@ from sqlalchemy.exc import OperationalError
 from stepped_store import CEILING, MODEL, RETAKE, FixedRuling, SteppedStore, exam, image, implicit, made_scores, rejection
 
 from store import tables
-from store.archive import ATTEMPTS, Archive, Busy, Kept, UnknownStudy
-from store.look import STALLED_SECONDS
+from store.archive import Archive, Busy, Kept
+from store.claims import Claims
+from store.grouping import STALLED_SECONDS, RequestKind
+from store.rows import UnknownStudy
+from store.scoring import ATTEMPTS
 from store.study import HANGING_ORDER, ImageKind, View, WhenIncomplete
 
 STUDY = uid("study")
@@ -40,7 +43,7 @@ def reason(stepped: SteppedStore) -> str:
 
 def request(stepped: SteppedStore, name: str = "r1") -> str | None:
     """Ask for a reprocess and let it run; what the worker answered."""
-    stepped.archive.request_reprocess(STUDY, request_id=name, person="Kim")
+    stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id=name, person="Kim")
     stepped.work()
     return stepped.search.request(name)
 
@@ -312,12 +315,12 @@ def test_a_rejection_of_everything_withdraws(stepped: SteppedStore) -> None:
     stepped.settle()
     stepped.receive(rejection(*exam(), title="113038"))
     stepped.settle()
-    assert stepped.state() == "withdrawn" and len(stepped.versions()) == 1
+    assert stepped.state() == "withdrawn" and outcomes(stepped) == ["COMPLETE", "WITHDRAWN"]
     assert "refused" in str(request(stepped))
-    assert stepped.ledger.claim() == [], "nothing of it is sent any more"
+    assert stepped.ledger.claim() == [], "nothing was sent, so nothing is to be taken back"
     stepped.receive(image(View.L_CC, "late"))
     stepped.settle()
-    assert stepped.state() == "withdrawn" and len(stepped.versions()) == 1, "never again without a person"
+    assert stepped.state() == "withdrawn" and len(stepped.versions()) == 2, "never again without a person"
 
 
 def test_a_rejection_of_everything_during_analysing_withdraws_without_deliveries(stepped: SteppedStore) -> None:
@@ -327,7 +330,7 @@ def test_a_rejection_of_everything_during_analysing_withdraws_without_deliveries
     assert stepped.state() == "analysing"
     stepped.receive(rejection(*exam()))
     stepped.settle()
-    assert stepped.state() == "withdrawn" and len(stepped.versions()) == 1 and stepped.study()["deliveries"] == []
+    assert stepped.state() == "withdrawn" and outcomes(stepped) == ["COMPLETE", "WITHDRAWN"] and stepped.study()["deliveries"] == []
 
 
 def test_a_key_object_that_rejects_nothing_is_no_news(stepped: SteppedStore) -> None:
@@ -638,7 +641,7 @@ def test_a_request_is_applied_once(stepped: SteppedStore) -> None:
 
 def test_a_request_for_an_unknown_study_says_so(stepped: SteppedStore) -> None:
     with pytest.raises(UnknownStudy, match=STUDY):
-        stepped.archive.request_reprocess(STUDY, request_id="r", person="Kim")
+        stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r", person="Kim")
 
 
 def test_a_request_during_analysing_is_for_the_next_run(stepped: SteppedStore) -> None:
@@ -646,7 +649,7 @@ def test_a_request_during_analysing_is_for_the_next_run(stepped: SteppedStore) -
     stepped.work()
     stepped.step(RETAKE)
     stepped.work(report=False)
-    stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
+    stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r1", person="Kim")
     stepped.work(report=False)
     assert stepped.search.request("r1") is None
     stepped.report(STUDY)
@@ -694,10 +697,10 @@ def test_a_row_is_handed_out_once_and_every_time_under_a_new_id(stepped: Stepped
     assert claim.row == STUDY and stepped.archive.claim_studies() == []
     seen = {claim.workflow_id}
     for _ in range(3):
-        assert stepped.archive.claimed(older_than_seconds=1) == []
+        assert stepped.claims.claimed(older_than_seconds=1) == []
         stepped.step(2)
-        assert stepped.archive.claimed(older_than_seconds=1) == [claim.workflow_id]
-        assert stepped.archive.release([claim.workflow_id], "its process ended") == 1
+        assert stepped.claims.claimed(older_than_seconds=1) == [claim.workflow_id]
+        assert stepped.claims.release([claim.workflow_id], "its process ended") == 1
         stepped.step(STALLED_SECONDS)
         [claim] = stepped.archive.claim_studies()
         assert claim.workflow_id not in seen
@@ -710,9 +713,9 @@ def lose(stepped: SteppedStore, poisoned: Dataset, times: int, *, deadly: bool) 
     query = sa.select(row.c.id).join(tables.instance).where(tables.instance.c.sop_instance_uid == poisoned.SOPInstanceUID)
     [poisoned_id] = [str(one.id) for one in stepped.rows(query)]
     for _ in range(times):
-        for claim in stepped.archive.claim_scores():
+        for claim in stepped.scoring.claim():
             if claim.row == poisoned_id:
-                stepped.archive.release([claim.workflow_id], "killed", deadly=[claim.workflow_id] if deadly else [])
+                stepped.claims.release([claim.workflow_id], "killed", deadly=[claim.workflow_id] if deadly else [])
             else:
                 stepped.read(int(claim.row))
         stepped.step(30)
@@ -738,8 +741,8 @@ def test_a_disk_that_is_away_for_an_hour_fails_no_image(stepped: SteppedStore) -
     stepped.receive(*exam())
     stepped.work(read=False)
     for _ in range(120):
-        for claim in stepped.archive.claim_scores():
-            stepped.archive.postpone_score(int(claim.row), "the disk is away")
+        for claim in stepped.scoring.claim():
+            stepped.scoring.postpone(int(claim.row), "the disk is away")
         stepped.step(30)
     stepped.settle()
     assert outcomes(stepped) == ["COMPLETE"]
@@ -750,23 +753,23 @@ def test_a_workflow_id_is_new_also_after_a_person_asks_again(stepped: SteppedSto
     stepped.receive(*exam())
     stepped.work(read=False)
     seen = set()
-    for claim in stepped.archive.claim_scores():
+    for claim in stepped.scoring.claim():
         seen.add(claim.workflow_id)
         stepped.read(int(claim.row))
     stepped.settle()
     assert outcomes(stepped) == ["PARTIAL"]
-    stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
+    stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r1", person="Kim")
     stepped.work(read=False)
-    [again] = stepped.archive.claim_scores()
+    [again] = stepped.scoring.claim()
     assert again.workflow_id not in seen, "an id that has ended is spent for ever"
 
 
 def test_a_released_study_is_looked_at_again_and_then_rests(stepped: SteppedStore) -> None:
     stepped.receive(*exam())
     stepped.settle()
-    stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
+    stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r1", person="Kim")
     [claim] = stepped.archive.claim_studies()
-    stepped.archive.release([claim.workflow_id], "killed")
+    stepped.claims.release([claim.workflow_id], "killed")
     stepped.step(STALLED_SECONDS)
     stepped.work()
     assert stepped.search.request("r1") == "accepted" and stepped.archive.claim_studies() == []
@@ -778,7 +781,7 @@ def test_a_report_whose_worker_died_is_made_again(stepped: SteppedStore) -> None
     stepped.step(RETAKE)
     [claim] = stepped.archive.claim_studies()
     assert stepped.advance(STUDY) and stepped.archive.claim_studies() == [], "it stays claimed for its report"
-    stepped.archive.release([claim.workflow_id], "killed")
+    stepped.claims.release([claim.workflow_id], "killed")
     stepped.settle()
     assert len(stepped.versions()) == 1 and stepped.state() == "analysed"
 
@@ -806,7 +809,7 @@ def test_a_surprise_about_a_withdrawn_study_lets_it_rest_too(stepped: SteppedSto
     assert len(stepped.archive.claim_studies()) == 1
     stepped.archive.give_up(STUDY, "unexpected KeyError")
     stepped.step(3600)
-    assert stepped.state() == "withdrawn" and stepped.archive.claimed(0) == [] and stepped.archive.claim_studies() == []
+    assert stepped.state() == "withdrawn" and stepped.claims.claimed(0) == [] and stepped.archive.claim_studies() == []
 
 
 # ----------------------------------------------------------------------------------------------------------------- idempotence
@@ -831,15 +834,15 @@ def test_saving_a_version_again_changes_nothing(stepped: SteppedStore) -> None:
 def test_the_first_saved_score_stands(stepped: SteppedStore) -> None:
     stepped.receive(exam()[0])
     stepped.work(read=False)
-    [claim] = stepped.archive.claim_scores()
+    [claim] = stepped.scoring.claim()
     score_id = int(claim.row)
     first = made_scores(exam()[0].pixel_array)
-    assert stepped.archive.save_score(score_id, first, "aa/first", 1.0)
-    assert not stepped.archive.save_score(score_id, replace(first, probabilities=(0.0, 1.0)), "aa/second", 1.0)
-    stepped.archive.fail_score(score_id, "too late", permanent=True)
+    assert stepped.scoring.save(score_id, first, "aa/first", 1.0)
+    assert not stepped.scoring.save(score_id, replace(first, probabilities=(0.0, 1.0)), "aa/second", 1.0)
+    stepped.scoring.fail(score_id, "too late", permanent=True)
     [score] = stepped.study()["images"][0]["scores"]
     assert score["state"] == "scored" and score["all_probabilities"] == dict(zip(first.classes, first.probabilities, strict=True))
-    assert stepped.archive.score_task(score_id) is None
+    assert stepped.scoring.task(score_id) is None
 
 
 def test_an_advance_that_is_repeated_changes_nothing(stepped: SteppedStore) -> None:
@@ -857,7 +860,7 @@ def test_headers_come_back_as_they_were_received(stepped: SteppedStore) -> None:
     stepped.receive(korean)
     stepped.work(read=False)
     [row] = stepped.rows(sa.select(tables.instance.c.id))
-    header = stepped.archive.instance_header(row.id)
+    header = stepped.scoring.header(row.id)
     assert header.PatientName == korean.PatientName and header[0x00091010].value == "private"
     assert "PixelData" not in header
 
@@ -875,11 +878,11 @@ def test_a_database_that_does_not_answer_is_busy(stepped: SteppedStore) -> None:
 
 
 def test_processes_that_live_are_known(stepped: SteppedStore) -> None:
-    real = Archive(stepped.engine)
+    real = Claims(stepped.engine)
     real.beat("host:1", "work")
     real.beat("host:1", "work")
     real.beat("host:2", "web")
-    stepped.archive.beat("host:3", "work")  # its clock stands in the past or the future, not now
+    stepped.claims.beat("host:3", "work")  # its clock stands in the past or the future, not now
     assert "host:1" in stepped.search.living("work") and stepped.search.living("web") == ["host:2"]
     real.leave("host:1")
     assert "host:1" not in stepped.search.living("work")
@@ -942,10 +945,10 @@ def test_what_was_rejected_before_it_was_sent_is_never_sent(stepped: SteppedStor
     assert stepped.state() == "withdrawn" and "reprocess" in reason(stepped), "a person is told"
     assert request(stepped) == "accepted"
     stepped.settle()
-    assert len(stepped.versions()) == 2
-    second = {one["sop_instance_uid"] for one in stepped.versions()[1]["objects"]}
+    assert outcomes(stepped) == ["COMPLETE", "WITHDRAWN", "COMPLETE"]
+    newest = {one["sop_instance_uid"] for one in stepped.versions()[2]["objects"]}
     [claim] = stepped.ledger.claim()
-    assert {one.sop_instance_uid for one in stepped.ledger.batch(claim.workflow_id)} == second
+    assert {one.sop_instance_uid for one in stepped.ledger.batch(claim.workflow_id)} == newest
 
 
 def test_a_copy_fetched_after_retention_is_read_by_a_new_model(stepped: SteppedStore) -> None:
@@ -976,11 +979,11 @@ def test_a_readable_copy_after_the_freeze_takes_the_broken_ones_place(stepped: S
     stepped.receive(implicit(broken))
     stepped.work(read=False)
     for _ in range(ATTEMPTS):
-        for claim in stepped.archive.claim_scores():
-            task = stepped.archive.score_task(int(claim.row))
+        for claim in stepped.scoring.claim():
+            task = stepped.scoring.task(int(claim.row))
             assert task is not None
             if task.instance_id == 1:
-                stepped.archive.fail_score(task.score_id, "its pixels are broken", permanent=True)
+                stepped.scoring.fail(task.score_id, "its pixels are broken", permanent=True)
             else:
                 stepped.broken.clear()
                 stepped.read(int(claim.row))
@@ -1002,7 +1005,7 @@ def test_another_model_between_the_look_and_the_report_is_scored_first(stepped: 
 def test_a_surprise_answers_the_person_who_asked(stepped: SteppedStore) -> None:
     stepped.receive(*exam())
     stepped.settle()
-    stepped.archive.request_reprocess(STUDY, request_id="r1", person="Kim")
+    stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r1", person="Kim")
     stepped.archive.give_up(STUDY, "unexpected KeyError")
     assert stepped.search.request("r1") == "refused: unexpected KeyError" and stepped.state() == "held"
 

@@ -6,15 +6,19 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from stepped_store import SteppedStore, exam
 
 from store import database, tables
 from store.database import (
     OldSchema,
+    alembic_config,
     database_now,
     engine_database,
     insert_or_ignore,
@@ -84,6 +88,45 @@ def test_the_migrations_make_what_the_tables_say(database_url: str, opened: Open
         defaults = connection.dialect.name == "postgresql"
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": defaults})
         assert compare_metadata(context, tables.metadata) == []
+
+
+def test_a_database_of_the_first_release_keeps_its_studies(empty_database_url: str, opened: Opened, tmp_path: Path) -> None:
+    """A study that was kept under schema 0001 is analysed under this one."""
+    engine = opened(empty_database_url)
+    command.upgrade(alembic_config(engine), "0001")
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO installation (name, value) VALUES ('device_uid', '2.25.7'), ('serial_number', 'S')"))
+    with pytest.raises(OldSchema, match="fourview db upgrade"):
+        require_current_schema(engine)
+    old = sa.MetaData()
+    old.reflect(engine)
+    with engine.begin() as connection:
+        moment = datetime(2026, 11, 20, 10, tzinfo=UTC)
+        times = dict.fromkeys(("first_instance_at", "last_instance_at", "collecting_since"), moment)
+        uid = str(exam()[0].StudyInstanceUID)
+        connection.execute(
+            sa.insert(old.tables["study"]).values(study_instance_uid=uid, state="held", state_reason="as it was", generation=1, **times)
+        )
+        connection.execute(
+            sa.insert(old.tables["decision"]).values(
+                request_id="r",
+                study_instance_uid=uid,
+                kind="reprocess",
+                person="Kim",
+                created_at=moment,
+                applied_at=moment,
+                answer="refused",
+            )
+        )
+        )
+    assert upgrade(engine) == ("0001", schema_revision(engine))
+    stepped = SteppedStore(engine, tmp_path / "files")
+    assert (stepped.state(), stepped.study()["state_reason"]) == ("held", "as it was")
+    stepped.receive(*exam())
+    stepped.work()
+    assert stepped.ask("release") == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.study()["decisions"]) == 2
 
 
 # -------------------------------------------------------------------------------------------------------------------- engines

@@ -56,7 +56,7 @@ def test_a_version_is_handed_out_once_per_destination(stepped: SteppedStore) -> 
 def test_a_released_batch_is_handed_out_under_a_new_id(stepped: SteppedStore) -> None:
     analysed(stepped)
     [claim] = stepped.ledger.claim()
-    assert stepped.archive.release([claim.workflow_id], "killed") == 2
+    assert stepped.claims.release([claim.workflow_id], "killed") == 2
     assert stepped.ledger.claim() == [], "not at once: whatever ended the workflow may end the next one too"
     stepped.step(30)
     [again] = stepped.ledger.claim()

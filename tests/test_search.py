@@ -13,8 +13,8 @@ from stepped_store import SteppedStore, exam, image
 
 from listener.matching import Key, Match, parse_key, parse_match
 from store import tables
-from store.archive import UnknownStudy
 from store.header import header_json
+from store.rows import UnknownStudy
 from store.search import StoredObject
 from store.study import View
 
@@ -205,12 +205,20 @@ def test_a_study_tells_its_slots(stepped: SteppedStore) -> None:
     stepped.receive(*exam()[:2])
     stepped.work()
     slots = stepped.study()["slots"]
-    assert slots[View.R_MLO] is None and slots[View.L_CC] == {"sop_instance_uid": None, "candidates": [str(exam()[1].SOPInstanceUID)]}
+    assert slots[View.R_MLO] is None and slots[View.L_CC] == {
+        "sop_instance_uid": None,
+        "candidates": [str(exam()[1].SOPInstanceUID)],
+        "losers": [],
+    }
     retake = image(View.L_CC, "retake", AcquisitionTime="103000")
     stepped.receive(*exam()[2:], retake)
     stepped.settle()
     slots = stepped.study()["slots"]
-    assert slots[View.L_CC]["sop_instance_uid"] == retake.SOPInstanceUID and len(slots[View.L_CC]["candidates"]) == 2
+    assert slots[View.L_CC]["sop_instance_uid"] == retake.SOPInstanceUID and slots[View.L_CC]["candidates"] == [
+        retake.SOPInstanceUID,
+        exam()[1].SOPInstanceUID,
+    ]
+    assert [(loser["sop_instance_uid"], loser["rule"]) for loser in slots[View.L_CC]["losers"]] == [(exam()[1].SOPInstanceUID, 7)]
 
 
 def test_an_unknown_study_is_named(stepped: SteppedStore) -> None:

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stepped_store import INSTALLATION, MODEL, FixedRuling
 
+from store.grouping import missing_views
 from store.study import (
     HANGING_ORDER,
     LONGEST_COLLECTING,
     RANKING,
+    TRANSITIONS,
     Candidate,
     Collected,
     Election,
@@ -36,6 +38,7 @@ from store.study import (
     object_cause,
     outcome,
     run_id,
+    standing_slots,
     version_cause,
 )
 
@@ -71,19 +74,25 @@ RULES: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
     "infra-mammary fold": (1, {}, {"modifiers": ("ID", "IMF"), **LATER}),
     "displaced, with an implant": (2, {"modifiers": ("ID",), "implant": True, "lossy": True}, {"implant": True, **LATER}),
     "displaced, the implant told by the other image": (2, {"modifiers": ("ID",)}, {"implant": True, **LATER}),
+    "displaced, and the rest of the breast has the implant": (2, {"modifiers": ("ID",), "implant": True}, {"partial_view": "NO", **LATER}),
     "displaced, without an implant": (2, {"lossy": True}, {"modifiers": ("ID",), **LATER}),
     "whole before unknown": (3, {"partial_view": "NO", "lossy": True}, {"partial_view": "", **LATER}),
     "unknown before partial": (3, {"partial_view": ""}, {"partial_view": "YES", **LATER}),
+    "FFDM before CR": (4, {"lossy": True}, {"kind": ImageKind.CR, **LATER}),
+    "CR before low energy": (4, {"kind": ImageKind.CR}, {"kind": ImageKind.CONTRAST_LOW_ENERGY, **LATER}),
     "FFDM before low energy": (4, {"lossy": True}, {"kind": ImageKind.CONTRAST_LOW_ENERGY, **LATER}),
     "low energy before synthetic": (4, {"kind": ImageKind.CONTRAST_LOW_ENERGY}, {"kind": ImageKind.SYNTHETIC_2D, **LATER}),
-    "synthetic before unknown": (4, {"kind": ImageKind.SYNTHETIC_2D}, {"kind": ImageKind.UNKNOWN, **LATER}),
+    "synthetic before raw": (4, {"kind": ImageKind.SYNTHETIC_2D}, {"kind": ImageKind.FOR_PROCESSING, **LATER}),
+    "raw before unknown": (4, {"kind": ImageKind.FOR_PROCESSING}, {"kind": ImageKind.UNKNOWN, **LATER}),
     "lossless before lossy": (5, {"view_source": "text of SeriesDescription"}, {"lossy": True, **LATER}),
+    "a person before a code": (6, {"view_source": "operator"}, LATER),
     "code before ViewPosition": (6, {}, {"view_source": "ViewPosition", **LATER}),
     "ViewPosition before text": (6, {"view_source": "ViewPosition"}, {"view_source": "text of SeriesDescription", **LATER}),
     "the later one": (7, {"acquired_at": "20261120100001.000000"}, {"area": 2000, "number": 9}),
     "a time before none": (7, {}, {"acquired_at": "", "area": 2000, "number": 9}),
     "a fraction of a second": (7, {"acquired_at": "20261120100000.500000"}, {"area": 2000}),
     "the larger one": (8, {"area": 1001}, {"number": 9}),
+    "the higher acquisition": (9, {"acquisition_number": 2, "number": 1}, {"acquisition_number": 1, "number": 9}),
     "the higher number": (9, {"number": 6}, {}),
 }
 
@@ -101,13 +110,55 @@ def test_each_rule_decides(name: str, swapped: bool) -> None:
     assert loser.rule == rule and loser.reason == RANKING[rule - 1]
 
 
+#: rule -> what makes an image better by this rule only, and what makes it worse by this rule only.
+ONLY: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {
+    1: ({}, {"modifiers": ("NP",)}),
+    2: ({}, {"modifiers": ("ID",)}),
+    3: ({"partial_view": "NO"}, {"partial_view": "YES"}),
+    4: ({}, {"kind": ImageKind.SYNTHETIC_2D}),
+    5: ({}, {"lossy": True}),
+    6: ({}, {"view_source": "ViewPosition"}),
+    7: ({"acquired_at": "20261120110000.000000"}, {"acquired_at": "20261120090000.000000"}),
+    8: ({"area": 2000}, {"area": 500}),
+    9: ({"number": 9}, {"number": 1}),
+    10: ({"uid": "1.2.1"}, {"uid": "1.2.9"}),
+}
+
+
+def better(*rules: int) -> dict[str, Any]:
+    return {"uid": "1.2.5", **{name: value for rule in rules for name, value in ONLY[rule][0].items()}}
+
+
+def worse(*rules: int) -> dict[str, Any]:
+    return {"uid": "1.2.7", **{name: value for rule in rules for name, value in ONLY[rule][1].items()}}
+
+
+@pytest.mark.parametrize("rule", ONLY)
+def test_only_this_rule_decides(rule: int) -> None:
+    """Equal by every other rule (two images cannot have one UID: the tenth speaks for the loser of the first nine)."""
+    good, bad = candidate(**(better(rule) | ({"uid": "1.2.8"} if rule < 10 else {}))), candidate(**worse(rule))
+    for images in ([good, bad], [bad, good]):
+        [loser] = elect(images, EVERY_KIND).losers
+        assert (loser.rule, loser.sop_instance_uid, loser.reason) == (rule, bad.sop_instance_uid, RANKING[rule - 1])
+
+
+@pytest.mark.parametrize("rule", range(2, 11))
+def test_the_rule_before_outranks_this_one_and_all_after_it(rule: int) -> None:
+    later = range(rule, 11)
+    good = candidate(**(better(rule - 1) | worse(*later)))
+    bad = candidate(**(worse(rule - 1) | better(*later)))
+    for images in ([good, bad], [bad, good]):
+        [loser] = elect(images, EVERY_KIND).losers
+        assert (loser.rule, loser.sop_instance_uid) == (rule - 1, bad.sop_instance_uid)
+
+
 def test_the_tenth_rule_is_the_lowest_uid() -> None:
     election = elect([candidate("1.2.3"), candidate("1.2.1"), candidate("1.2.2")], FFDM)
     assert election.winners[0][1].sop_instance_uid == "1.2.1" and {loser.rule for loser in election.losers} == {10}
 
 
 def test_there_are_ten_rules() -> None:
-    assert len(RANKING) == 10 and {rule for rule, _, _ in RULES.values()} == set(range(1, 10))
+    assert len(RANKING) == 10 == len(ONLY) and {rule for rule, _, _ in RULES.values()} == set(range(1, 10))
 
 
 def test_an_implant_counts_for_its_own_side_only() -> None:
@@ -147,6 +198,7 @@ _CANDIDATES = st.lists(
         lossy=st.booleans(),
         acquired_at=st.sampled_from(["", "20261120100000.000000", "20261120100100.000000"]),
         area=st.integers(0, 2),
+        acquisition_number=st.integers(0, 1),
         number=st.integers(0, 2),
     ),
     max_size=8,
@@ -222,6 +274,22 @@ def test_every_pair_of_state_and_event(state: StudyState, event: Event) -> None:
             next_state(state, event)
     else:
         assert next_state(state, event) is expected
+
+
+@pytest.mark.parametrize("state", StudyState)
+def test_a_person_gets_a_study_out_of_every_state(state: StudyState) -> None:
+    """What waits for nobody (an analysis in progress) ends by itself; from everywhere else a request leads to an analysis."""
+    if state is S.ANALYSING:
+        assert {next_state(state, event) for event in (E.UNCHANGED, E.VERSION_SAVED, E.NO_SCORES)} == {S.ANALYSED, S.FAILED}
+    else:
+        assert next_state(state, E.REQUEST) is S.ANALYSING
+
+
+@pytest.mark.parametrize("event", [event for event in Event if event is not E.REQUEST])
+def test_nothing_but_a_person_ends_held_and_withdrawn(event: Event) -> None:
+    """A doubt stays until a person looked, and what was withdrawn is never analysed again by itself."""
+    for state, others in ((S.HELD, {S.HELD, S.WITHDRAWN}), (S.WITHDRAWN, {S.WITHDRAWN})):
+        assert {TRANSITIONS.get((state, event), state)} <= others
 
 
 # ------------------------------------------------------------------------------------------------------------------------- due
@@ -312,6 +380,83 @@ def test_outcome(views: tuple[View, ...], sides: str, expected: Outcome) -> None
     assert outcome(of(*views), frozenset(sides)) is expected
 
 
+LEFT, RIGHT = (View.L_CC, View.L_MLO), (View.R_CC, View.R_MLO)
+
+
+@pytest.mark.parametrize(
+    ("views", "sides", "expected", "found"),
+    [
+        (LEFT, "L", LEFT, Outcome.UNILATERAL),
+        (LEFT, "LR", LEFT, Outcome.UNILATERAL),  # the rule expects nothing of the other side, and nothing of it fills a slot
+        (RIGHT, "R", RIGHT, Outcome.UNILATERAL),
+        ((View.L_CC,), "L", LEFT, Outcome.PARTIAL),
+        ((*LEFT, View.R_CC), "LR", LEFT, Outcome.PARTIAL),  # something of the other side came after all
+        (HANGING_ORDER, "LR", LEFT, Outcome.COMPLETE),
+        (RIGHT, "R", LEFT, Outcome.PARTIAL),  # the side that was expected is the one that is not here
+        ((), "", LEFT, Outcome.PARTIAL),
+    ],
+)
+def test_outcome_of_a_rule_that_expects_one_side(views: tuple[View, ...], sides: str, expected: tuple[View, ...], found: Outcome) -> None:
+    assert outcome(of(*views), frozenset(sides), expected) is found
+
+
+@pytest.mark.parametrize(
+    ("views", "expected", "standing"),
+    [
+        ((), HANGING_ORDER, HANGING_ORDER),
+        ((), LEFT, LEFT),
+        ((View.L_CC,), LEFT, LEFT),
+        ((View.R_CC,), LEFT, HANGING_ORDER),
+        (LEFT, RIGHT, HANGING_ORDER),
+        (RIGHT, RIGHT[::-1], RIGHT),
+    ],
+)
+def test_standing_slots(views: tuple[View, ...], expected: tuple[View, ...], standing: tuple[View, ...]) -> None:
+    """The expected slots, and both of any side of which an image came after all, as they are hung."""
+    assert standing_slots(of(*views), expected) == standing
+
+
+@pytest.mark.parametrize(("slots", "others"), [(LEFT, RIGHT), (RIGHT, LEFT)])
+def test_a_rule_that_expects_one_side_waits_for_it_only(slots: tuple[View, ...], others: tuple[View, ...]) -> None:
+    ruling = FixedRuling(slots=slots)
+    step = at(0, of(*slots), ruling=ruling)
+    here = f"{slots[0]} and {slots[1]} are here, and the rule expects no others"
+    assert step == Step(event=None, due_at=NOON + timedelta(seconds=60), reason=f"{here}; waiting for a possible retake")
+    assert at(60, of(*slots), ruling=ruling) == Step(event=Event.DUE_ANALYSE, due_at=None, reason=here)
+    assert at(0, of(slots[0]), ruling=ruling).reason == f"waiting for {slots[1]}"
+    assert at(599, of(*slots, others[0]), ruling=ruling).reason == f"waiting for {others[1]}", "an image of the other side came after all"
+    assert at(599, of(*others), ruling=ruling).reason == f"waiting for {slots[0]}, {slots[1]}"
+    assert at(60, ruling=ruling).reason == "all four views are here"
+
+
+@pytest.mark.parametrize("site", WhenIncomplete)
+@pytest.mark.parametrize(
+    ("ruled", "event"),
+    [
+        (WhenIncomplete.HOLD, Event.DUE_INCOMPLETE),
+        (WhenIncomplete.ANALYSE, Event.DUE_ANALYSE),
+        (WhenIncomplete.IGNORE, Event.DUE_IGNORE),
+    ],
+)
+def test_the_ceiling_asks_the_rule_before_the_site(site: WhenIncomplete, ruled: WhenIncomplete, event: Event) -> None:
+    policy = replace(POLICY, when_incomplete=site)
+    assert at(600, of(View.R_CC), policy, ruling=FixedRuling(when_incomplete=ruled)).event is event
+    assert at(600, of(View.R_CC), policy, ruling=FixedRuling(slots=RIGHT, when_incomplete=ruled)).event is event
+
+
+@pytest.mark.parametrize(
+    ("views", "expected", "named", "missing"),
+    [
+        ((View.R_CC, View.L_CC, View.R_MLO), HANGING_ORDER, (), (View.L_MLO,)),
+        ((View.L_CC,), LEFT, (), (View.L_MLO,)),
+        ((*LEFT, View.R_CC), LEFT, (), (View.R_MLO,)),
+        ((View.L_CC,), LEFT, (View.L_MLO,), ()),  # its image is named: it could not be read
+    ],
+)
+def test_missing_views(views: tuple[View, ...], expected: tuple[View, ...], named: tuple[View, ...], missing: tuple[View, ...]) -> None:
+    assert missing_views(of(*views), expected, (*views, *named)) == missing
+
+
 @pytest.mark.parametrize("policy", WhenIncomplete)
 def test_one_side_alone_is_analysed_at_the_ceiling_whatever_the_policy(policy: WhenIncomplete) -> None:
     one_side, policies = of(View.R_CC, View.R_MLO), replace(POLICY, when_incomplete=policy)
@@ -374,9 +519,11 @@ def test_the_run_id_does_not_change_with_words_about_the_model() -> None:
 
 
 LOSER = Loser(view=View.L_CC, sop_instance_uid="1.2.8", winner_sop_instance_uid="1.2.1", rule=7, reason="in words")
+EVIDENCE = candidate().evidence
 CAUSE: dict[str, Any] = {
     "run": RUN,
     "outcome": Outcome.COMPLETE,
+    "evidence": [EVIDENCE],
     "losers": [LOSER],
     "warnings": ["L-CC: a warning"],
     "copied_header": {"PatientName": "Doe^Jane", "PatientID": "P1"},
@@ -390,9 +537,15 @@ CAUSE: dict[str, Any] = {
     [
         ("run", "f" * 64),
         ("outcome", Outcome.PARTIAL),
+        ("evidence", []),
+        ("evidence", [replace(EVIDENCE, view=View.R_CC)]),
+        ("evidence", [replace(EVIDENCE, laterality_source="operator")]),
+        ("evidence", [replace(EVIDENCE, view_source="ViewPosition")]),
+        ("evidence", [replace(EVIDENCE, modifiers=("ID",))]),
         ("losers", []),
         ("losers", [replace(LOSER, rule=8)]),
         ("losers", [replace(LOSER, sop_instance_uid="1.2.7")]),
+        ("losers", [replace(LOSER, predicted_class="Mass")]),
         ("warnings", []),
         ("warnings", ["L-CC: a warning", "L-CC: another"]),
         ("copied_header", {"PatientName": "Roe^Jane", "PatientID": "P1"}),

@@ -1,0 +1,90 @@
+"""What every transaction on rows has in common: a study's lock, its columns, its timeline, its state, and handing rows out.
+
+While a row is handed out, its `workflow_id` names the workflow that works on it; an id is used once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from store import tables
+from store.study import Event, StudyState, next_state
+
+log = logging.getLogger(__name__)
+
+
+class UnknownStudy(Exception):
+    """No study with this UID was ever received; the message says so."""
+
+
+def lock_study(connection: sa.Connection, study_instance_uid: str) -> sa.Row[Any]:
+    """A study's row, locked until the transaction ends: no two of them touch one study. Raises UnknownStudy."""
+    row = tables.study
+    found = connection.execute(sa.select(row).where(row.c.study_instance_uid == study_instance_uid).with_for_update()).first()
+    if found is None:
+        raise UnknownStudy(f"no study {study_instance_uid} is known here; `fourview studies` lists those that are")
+    return found
+
+
+def change_study(connection: sa.Connection, study_instance_uid: str, **values: Any) -> None:
+    """Set columns of a study's row."""
+    connection.execute(sa.update(tables.study).where(tables.study.c.study_instance_uid == study_instance_uid).values(**values))
+
+
+def say(connection: sa.Connection, study_instance_uid: str, now: datetime, text: str, reason: str = "") -> None:
+    """Append a line to a study's timeline."""
+    line = f"{text}: {reason}" if reason else text
+    connection.execute(sa.insert(tables.timeline).values(study_instance_uid=study_instance_uid, at=now, text=line))
+
+
+def move(connection: sa.Connection, study: sa.Row[Any], event: Event, reason: str, now: datetime, **values: Any) -> StudyState:
+    """Take a study through the state table; the new state. A study that stays where it is keeps its reason."""
+    before = StudyState(study.state)
+    state = next_state(before, event)
+    if state is before:
+        change_study(connection, study.study_instance_uid, **values)
+        say(connection, study.study_instance_uid, now, event.value, reason)
+    else:
+        change_study(connection, study.study_instance_uid, state=state, state_reason=reason, **{"due_at": None, "doubts": [], **values})
+        say(connection, study.study_instance_uid, now, state.value, reason)
+    log.info("study state study_instance_uid=%s from=%s to=%s event=%s", study.study_instance_uid, before, state, event.name)
+    return state
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row handed to the workflow engine under an id that is used once."""
+
+    workflow_id: str
+    row: str  # study_instance_uid, or the number of a score
+
+
+def new_workflow_id(name: str, row: object, attempt: int) -> str:
+    """An id that was never used before, also not before a backup was restored: a workflow id that has ended is spent for ever."""
+    return f"{name}:{row}:{attempt}:{secrets.token_hex(4)}"
+
+
+def claim_rows(
+    connection: sa.Connection,
+    name: str,
+    row: sa.Table,
+    key: sa.Column[Any],
+    wanted: sa.ColumnElement[bool],
+    order: sa.Column[Any],
+    limit: int,
+    now: datetime,
+) -> list[Claim]:
+    """Hand out the rows that are `wanted` and that nobody holds."""
+    query = sa.select(key, row.c.attempt).where(wanted).order_by(order).limit(limit).with_for_update(skip_locked=True)
+    claims = []
+    for value, attempt in connection.execute(query, {"now": now}).all():
+        claim = Claim(new_workflow_id(name, value, attempt + 1), str(value))
+        connection.execute(sa.update(row).where(key == value).values(attempt=attempt + 1, workflow_id=claim.workflow_id, claimed_at=now))
+        claims.append(claim)
+    return claims

@@ -1,0 +1,204 @@
+"""Images that are read: handed out, saved, failed, postponed. One image read by one model is one score; the first saved one stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from pydicom.dataset import Dataset
+
+from store import tables
+from store.database import database_now
+from store.grouping import STALLED_SECONDS
+from store.header import unpack_header
+from store.look import evidence_from
+from store.rows import Claim, change_study, claim_rows, lock_study, say
+from store.study import Scores
+from store.view import contradicted_by
+
+#: An image that failed this often, or over which a worker died so often that the engine gave up, is not tried again.
+ATTEMPTS = 3
+#: Claims that expired for other reasons (a host that died, a disk that was away) count apart.
+EXPIRED_ATTEMPTS = 20
+#: After a failure that may pass, the next attempt waits this long, doubled each time.
+RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTask:
+    """One image to be read by one model."""
+
+    score_id: int
+    study_instance_uid: str
+    sop_instance_uid: str
+    instance_id: int
+    file_name: str | None
+    model_key: str
+    attempt: int
+
+
+class Scoring:
+    """The images that wait to be read, and what was read. Each public method is one transaction under the study's lock."""
+
+    def __init__(self, engine: sa.Engine, *, clock: Callable[[sa.Connection], datetime] = database_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def claim(self, limit: int = 50) -> list[Claim]:
+        """Hand images that wait to be read to the engine, oldest first."""
+        row = tables.score
+        now = sa.bindparam("now", type_=row.c.due_at.type)
+        wanted = sa.and_(row.c.workflow_id.is_(None), row.c.state == "waiting", sa.or_(row.c.due_at.is_(None), row.c.due_at <= now))
+        with self._engine.begin() as connection:
+            return claim_rows(connection, "view", row, row.c.id, wanted, row.c.id, limit, self._clock(connection))
+
+    def task(self, score_id: int) -> ScoreTask | None:
+        """The image behind a score that still waits to be read; None when it is settled already."""
+        with self._engine.begin() as connection:
+            score, instance = tables.score, tables.instance
+            found = connection.execute(
+                sa.select(
+                    score.c.study_instance_uid,
+                    instance.c.sop_instance_uid,
+                    instance.c.id.label("instance_id"),
+                    instance.c.file_name,
+                    score.c.model_key,
+                    score.c.attempt,
+                )
+                .join(instance, instance.c.id == score.c.instance_id)
+                .where(score.c.id == score_id, score.c.state == "waiting")
+            ).first()
+            return None if found is None else ScoreTask(score_id=score_id, **found._mapping)
+
+    def header(self, instance_id: int) -> Dataset:
+        """The header of an instance as it was received, without pixel data."""
+        with self._engine.begin() as connection:
+            packed = connection.execute(sa.select(tables.instance.c.header).where(tables.instance.c.id == instance_id)).scalar_one()
+            return unpack_header(packed)
+
+    def save_pixel_hash(self, score_id: int, pixel_hash: str, breast_edge: str) -> bool:
+        """Remember what the pixels of an image are, and at which edge ("left", "right", "" when it cannot be told) the breast lies.
+
+        True: a copy of it was scored by the same model already; its scores were taken over.
+        """
+        with self._scored_study(score_id) as (connection, study, task, now):
+            instance, score = tables.instance, tables.score
+            values: dict[str, Any] = {"pixel_hash": pixel_hash, "breast_edge": breast_edge}
+            connection.execute(sa.update(instance).where(instance.c.id == task.instance_id).values(**values))
+            if len(contradicted_by(evidence_from(task.evidence), breast_edge)) > 1:
+                _raise_generation(connection, study.study_instance_uid)  # the stated side is doubtful: look at it
+            copies = connection.execute(
+                sa.select(sa.func.count())
+                .select_from(instance)
+                .where(
+                    instance.c.study_instance_uid == study.study_instance_uid,
+                    instance.c.sop_instance_uid == task.sop_instance_uid,
+                    instance.c.pixel_hash != pixel_hash,
+                )
+            ).scalar_one()
+            if copies:
+                _raise_generation(connection, study.study_instance_uid)  # other pixels under one UID: a doubt to look at
+            twin = connection.execute(
+                sa.select(score.c.scores, score.c.preview_file)
+                .join(instance, instance.c.id == score.c.instance_id)
+                .where(
+                    instance.c.study_instance_uid == study.study_instance_uid,
+                    instance.c.sop_instance_uid == task.sop_instance_uid,
+                    instance.c.pixel_hash == pixel_hash,
+                    instance.c.id != task.instance_id,
+                    score.c.model_key == task.model_key,
+                    score.c.state == "scored",
+                )
+            ).first()
+            if twin is None:
+                return False
+            values = {"scores": twin.scores, "preview_file": twin.preview_file, "duration_seconds": 0.0}
+            _settle(connection, study, score_id, now, state="scored", scored_at=now, **values)
+            return True
+
+    def save(self, score_id: int, scores: Scores, preview_file: str, duration_seconds: float) -> bool:
+        """Remember what the model said; False when another worker was first: its answer stands and the caller removes its preview."""
+        with self._scored_study(score_id) as (connection, study, task, now):
+            if task.state != "waiting":
+                return False
+            values = {"scores": asdict(scores), "preview_file": preview_file, "duration_seconds": duration_seconds}
+            _settle(connection, study, score_id, now, state="scored", scored_at=now, error="", **values)
+            return True
+
+    def fail(self, score_id: int, reason: str, *, permanent: bool) -> None:
+        """Remember that an image could not be read; what may pass is tried again, `ATTEMPTS` times in all."""
+        with self._scored_study(score_id) as (connection, study, task, now):
+            if task.state != "waiting":
+                return
+            failures = task.failures + 1
+            if permanent or failures >= ATTEMPTS:
+                fail_for_good(connection, score_id, reason, now)
+            else:
+                due = now + timedelta(seconds=RETRY_SECONDS * 2**failures)
+                _settle(connection, study, score_id, now, state="waiting", error=reason, due_at=due, failures=failures)
+
+    def postpone(self, score_id: int, reason: str) -> None:
+        """The disk or the mount is away: the image is not to blame and waits, for as long as it takes."""
+        with self._scored_study(score_id) as (connection, study, task, now):
+            if task.state == "waiting":
+                due = now + timedelta(seconds=STALLED_SECONDS)
+                values = {"error": reason, "due_at": due, "attempt": task.attempt - 1}
+                _settle(connection, study, score_id, now, state="waiting", **values)
+
+    @contextmanager
+    def _scored_study(self, score_id: int) -> Iterator[tuple[sa.Connection, Any, Any, datetime]]:
+        with self._engine.begin() as connection:
+            now = self._clock(connection)
+            score, instance = tables.score, tables.instance
+            uid = connection.execute(sa.select(score.c.study_instance_uid).where(score.c.id == score_id)).scalar_one()
+            study = lock_study(connection, uid)
+            image = (instance.c.id.label("instance_id"), instance.c.sop_instance_uid, instance.c.evidence)
+            task = connection.execute(
+                sa.select(score.c.state, score.c.attempt, score.c.failures, score.c.model_key, *image)
+                .join(instance, instance.c.id == score.c.instance_id)
+                .where(score.c.id == score_id)
+            ).one()
+            yield connection, study, task, now
+
+
+def fail_for_good(connection: sa.Connection, score_id: int, reason: str, now: datetime) -> None:
+    """This image is not tried again; its study is looked at."""
+    score, instance = tables.score, tables.instance
+    found = connection.execute(
+        sa.select(score.c.study_instance_uid, instance.c.sop_instance_uid)
+        .join(instance, instance.c.id == score.c.instance_id)
+        .where(score.c.id == score_id)
+    ).one()
+    study = lock_study(connection, found.study_instance_uid)
+    _settle(connection, study, score_id, now, state="failed", error=reason)
+    say(connection, study.study_instance_uid, now, f"image {found.sop_instance_uid} could not be read", reason)
+
+
+def _settle(connection: sa.Connection, study: sa.Row[Any], score_id: int, now: datetime, **values: Any) -> None:
+    connection.execute(sa.update(tables.score).where(tables.score.c.id == score_id).values(workflow_id=None, **values))
+    if study.frozen_instances is not None or values["state"] == "failed":
+        # A run in progress may have waited for just this image; a failed one leaves its slot to another.
+        _raise_generation(connection, study.study_instance_uid)
+
+
+def _raise_generation(connection: sa.Connection, study_instance_uid: str) -> None:
+    change_study(connection, study_instance_uid, generation=tables.study.c.generation + 1)
+
+
+def take_back(connection: sa.Connection, workflow_ids: Sequence[str], reason: str, deadly: Collection[str], now: datetime) -> int:
+    """Images that a workflow began and did not settle wait again, or fail when that happened too often; how many."""
+    score = tables.score
+    spent = connection.execute(sa.select(score).where(score.c.workflow_id.in_(workflow_ids), score.c.state == "waiting")).all()
+    for one in spent:
+        failures = one.failures + (one.workflow_id in deadly)
+        if failures >= ATTEMPTS or one.attempt >= EXPIRED_ATTEMPTS:
+            fail_for_good(connection, one.id, f"it was begun {one.attempt} times and never finished ({reason})", now)
+        else:
+            due = now + timedelta(seconds=RETRY_SECONDS * 2**failures)
+            values = {"workflow_id": None, "due_at": due, "failures": failures}
+            connection.execute(sa.update(score).where(score.c.id == one.id).values(**values))
+    return len(spent)
