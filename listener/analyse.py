@@ -15,13 +15,13 @@ from pipeline.decode import DecodeFailed, Decoder
 from pipeline.model import Classifier, ModelCard, ModelError
 from pipeline.pixels import prepare
 from store.header import read_header
-from store.view import resolve_view
+from store.view import Dialect, resolve_view
 
 
-def analyse_files(paths: Iterable[Path], card: ModelCard, classifier: Classifier) -> list[dict[str, Any]]:
+def analyse_files(paths: Iterable[Path], card: ModelCard, classifier: Classifier, dialect: Dialect) -> list[dict[str, Any]]:
     """One result per image, in the order of the files' names; a folder stands for all files in it."""
     with Decoder() as decoder:
-        return [_analyse(path, card, classifier, decoder) for path in _files(paths)]
+        return [_analyse(path, card, classifier, decoder, dialect) for path in _files(paths)]
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -32,7 +32,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _analyse(path: Path, card: ModelCard, classifier: Classifier, decoder: Decoder) -> dict[str, Any]:
+def _analyse(path: Path, card: ModelCard, classifier: Classifier, decoder: Decoder, dialect: Dialect) -> dict[str, Any]:
     result: dict[str, Any] = {"file": str(path), "view": None, "success": False}
     try:
         ds = read_header(path)
@@ -40,7 +40,7 @@ def _analyse(path: Path, card: ModelCard, classifier: Classifier, decoder: Decod
         return {**result, "error": "not a DICOM file"}
     except (OSError, ValueError, EOFError, RecursionError) as error:
         return {**result, "error": f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"}
-    evidence = resolve_view(ds)
+    evidence = resolve_view(ds, dialect)
     result["view"] = evidence.view
     if evidence.view is None:
         result["view_reason"] = evidence.set_aside or evidence.doubt

@@ -26,10 +26,14 @@ from listener.serve import CannotServe, end_with_parent, exclusive, first_free, 
 from listener.show import in_words, printable
 from pipeline.model import ModelError, load_classifier, read_card, write_demo_weights
 from pipeline.orthanc import FetchFailed
-from store.archive import BEAT_SECONDS, Archive, Busy, UnknownStudy
+from store.archive import Archive, Busy
+from store.claims import BEAT_SECONDS
 from store.database import DatabaseAway, OldSchema
+from store.grouping import Release, RequestKind
+from store.rows import UnknownStudy
 from store.search import Search
-from store.study import StudyState
+from store.study import StudyState, View
+from store.view import STANDARD
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +128,7 @@ def receive(
     from listener.scp import CannotListen, StorageScp, remove_abandoned
 
     config, stopped = _role(context, child)
-    archive, files = parts.open_archive(config), parts.open_files(config)
+    archive, claims, files = parts.open_archive(config), parts.open_claims(config), parts.open_files(config)
     scp = StorageScp(
         ae_title=config.dicom.ae_title,
         host=config.dicom.host,
@@ -133,6 +137,7 @@ def receive(
         files=files,
         accept_from=config.dicom.accept_from,
         max_associations=config.dicom.max_associations,
+        image_kinds=parts.card_and_identity(config)[0].image_kinds,
         strict=config.dicom.strict,
         min_free_bytes=int(config.store.min_free_gib * parts.GIB),
         reuse_port=shared_port,
@@ -143,13 +148,13 @@ def receive(
         except CannotListen as error:
             raise CannotServe(str(error)) from error
         process = parts.process_name("receive", index)
-        _beat(archive.beat, process, "receive")
+        _beat(claims.beat, process, "receive")
         while not stopped.wait(BEAT_SECONDS):
-            _beat(archive.beat, process, "receive")
+            _beat(claims.beat, process, "receive")
             # An aborted transfer leaves its unfinished file behind.
             remove_abandoned(files.incoming, ABANDONED_AFTER_SECONDS, time.time())
         scp.shutdown()
-        _beat(archive.leave, process)
+        _beat(claims.leave, process)
 
 
 def _beat(tell: Callable[..., None], *arguments: str) -> None:
@@ -254,6 +259,33 @@ def deliveries(
         print(printable(f"{one['id']:>8} {one['destination']:<16} {one['state']:<10} {one['sop_instance_uid']:<64} {one['reason']}"))
 
 
+@app.command()
+def devices(
+    context: typer.Context,
+    days: Annotated[float, typer.Option(help="How far to look back.")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Count, per device, images and what contradicts the side that they state; the most contradicted first."""
+    found = parts.open_search(_config(context)).devices(days)
+    if as_json:
+        _print_json(found)
+        return
+    for one in found:
+        device = " ".join(
+            one[name] for name in ("manufacturer", "manufacturer_model_name", "station_name", "device_serial_number") if one[name]
+        )
+        print(printable(f"{device or '(no device named)'}: {one['images']} images, {one['views']} fill a slot"))
+        counts = {
+            "side_from_text": "side read from text",
+            "orientation_contradicts": "side contradicted by PatientOrientation",
+            "pixels_contradict": "side contradicted by the pixels",
+            "doubts": "held as doubtful",
+        }
+        for name, words in counts.items():
+            if one[name]:
+                print(f"    {one[name]} {words}")
+
+
 # ---------------------------------------------------------------------------------------------------------------- decisions
 
 
@@ -274,7 +306,7 @@ def reprocess(
         try:
             if from_orthanc:
                 print(f"{study_instance_uid}: {fetch_and_keep(config, archive, parts.open_files(config), study_instance_uid)}")
-            done, words = _reprocess(archive, search, study_instance_uid, wait_seconds)
+            done, words = _asked(archive, search, study_instance_uid, RequestKind.REPROCESS, wait_seconds)
         except (FetchFailed, UnknownStudy, Busy) as error:
             done, words = False, str(error)
         print(f"{study_instance_uid}: {words}", file=sys.stdout if done else sys.stderr)
@@ -283,12 +315,77 @@ def reprocess(
         raise typer.Exit(1)
 
 
-def _reprocess(archive: Archive, search: Search, study_instance_uid: str, wait_seconds: float) -> tuple[bool, str]:
+@app.command()
+def release(
+    context: typer.Context,
+    study: str,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="SOP", help="Drop this image.")] = None,
+    view: Annotated[list[str] | None, typer.Option("--view", metavar="SOP=L-CC", help="This image shows that view.")] = None,
+    accept_patient: Annotated[bool, typer.Option("--accept-patient", help="The images are of one patient, as the newest name it.")] = False,
+    patient_of: Annotated[
+        str, typer.Option("--patient-of", metavar="SOP", help="The images are of one patient, as this image names it.")
+    ] = "",
+    use_file: Annotated[list[int] | None, typer.Option("--use-file", metavar="ID", help="Of several files of one image take this.")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands on the study's timeline.")] = "",
+    wait_seconds: Annotated[float, typer.Option("--wait", help="How long to wait for the worker's answer, in seconds.")] = 300.0,
+) -> None:
+    """Let a held or incomplete study go on. `fourview show` says why it is held and which choices settle it."""
+    config = _config(context)
+    asked = Release(
+        exclude=tuple(exclude or ()),
+        view=dict(_assigned(one) for one in view or ()),
+        accept_patient=accept_patient or bool(patient_of),
+        patient_of=patient_of,
+        use_file=tuple(use_file or ()),
+    )
+    _decide(config, study, RequestKind.RELEASE, wait_seconds, why=reason, release=asked)
+
+
+@app.command()
+def withdraw(
+    context: typer.Context,
+    study: str,
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands on the study's timeline.")] = "",
+    wait_seconds: Annotated[float, typer.Option("--wait", help="How long to wait for the worker's answer, in seconds.")] = 300.0,
+) -> None:
+    """Take back what was said of a study: what was sent is replaced by a version that says WITHDRAWN, and nothing is read any more."""
+    _decide(_config(context), study, RequestKind.WITHDRAW, wait_seconds, why=reason)
+
+
+def _assigned(text: str) -> tuple[str, View]:
+    sop_instance_uid, _, name = text.partition("=")
+    known = {view.value: view for view in View}
+    if not sop_instance_uid or name.upper() not in known:
+        raise typer.BadParameter(f"{text}: write SOP=VIEW with one of {', '.join(known)}", param_hint="--view")
+    return sop_instance_uid, known[name.upper()]
+
+
+def _decide(
+    config: Config, study_instance_uid: str, kind: RequestKind, wait_seconds: float, *, why: str, release: Release | None = None
+) -> None:
+    """Ask, wait, print what came of it."""
+    archive, search = parts.open_archive(config), parts.open_search(config)
+    done, words = _asked(archive, search, study_instance_uid, kind, wait_seconds, why=why, release=release)
+    print(printable(f"{study_instance_uid}: {words}"), file=sys.stdout if done else sys.stderr)
+    if not done:
+        raise typer.Exit(1)
+
+
+def _asked(
+    archive: Archive,
+    search: Search,
+    study_instance_uid: str,
+    kind: RequestKind,
+    wait_seconds: float,
+    *,
+    why: str = "",
+    release: Release | None = None,
+) -> tuple[bool, str]:
     """Ask for one study and wait for the worker; (done, what came of it in words)."""
     request_id = uuid.uuid4().hex
-    archive.request_reprocess(study_instance_uid, request_id=request_id, person=getpass.getuser())
+    archive.request(study_instance_uid, kind, request_id=request_id, person=getpass.getuser(), why=why, release=release)
     if not search.living("work"):
-        return False, "asked for, but no worker is running: start `fourview serve` (or `work`) and it will be read"
+        return False, "asked for, but no worker is running: start `fourview serve` (or `work`) and it will be done"
     answer = _await(lambda: search.request(request_id), wait_seconds)
     if answer is None:
         return False, f"no worker answered within {wait_seconds:g} s; it stays asked for (`fourview show`)"
@@ -297,7 +394,7 @@ def _reprocess(archive: Archive, search: Search, study_instance_uid: str, wait_s
     done = _await(lambda: _settled(search.study(study_instance_uid)), wait_seconds)
     if done is None:
         return False, "still being read (`fourview show`)"
-    return done.startswith("analysed"), done
+    return done.startswith("withdrawn" if kind is RequestKind.WITHDRAW else "analysed"), done
 
 
 def _settled(study: Mapping[str, Any]) -> str | None:
@@ -330,7 +427,7 @@ def analyse(
     model_card = read_card(card_path)
     allow_untrained = config.model.allow_untrained if config is not None else True
     classifier = load_classifier(model_card, allow_untrained=allow_untrained, device=config.model.device if config else "auto")
-    results = analyse_files(path, model_card, classifier)
+    results = analyse_files(path, model_card, classifier, config.dialect if config is not None else STANDARD)
     if as_json:
         _print_json(results)
     else:

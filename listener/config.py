@@ -1,7 +1,7 @@
 """config.toml and the environment, checked and turned into frozen values.
 
 The keys are the fields of the classes below; docs/configuration.md describes each. `FOURVIEW_<TABLE>__<KEY>` in the environment overrides
-a key of a single table; a list is written there with commas. `load` finds every mistake in one go.
+a key of a single table; lists and words are written there with commas. `load` finds every mistake in one go.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from listener import dialect
+from listener.dialect import DeviceName, Distrusted, Phrases, SideWords, ViewWords
 from pipeline import rules
 from pipeline.rules import Action, Rule
 from pipeline.send import Pacs
+from store.study import WhenIncomplete
+from store.view import Device, Dialect
 
 _PREFIX = "FOURVIEW_"
 _CONFIG_VARIABLE = "FOURVIEW_CONFIG"
@@ -155,6 +159,7 @@ class Study(_Table):
     give_up_after_seconds: Annotated[float, Field(ge=0, le=_LONGEST_WAIT_SECONDS, allow_inf_nan=False)] = 1800
     when_incomplete: Literal["hold", "analyse", "ignore"] = "hold"
     fetch_from: str = "orthanc"
+    side_words: SideWords = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +191,27 @@ class _Rule(_Table):
     when: Annotated[str, AfterValidator(_condition)]
     action: Action
     send_to: tuple[str, ...] = ()
+    slots: Literal["standard", "left", "right"] = "standard"
+    when_incomplete: Literal["", "hold", "analyse", "ignore"] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Device(_Table):
+    manufacturer: DeviceName = ""
+    model: DeviceName = ""
+    side_words: SideWords = field(default_factory=dict)
+    view_words: ViewWords = field(default_factory=dict)
+    synthetic_words: Phrases = ()
+    distrust: Distrusted = ()
+
+    def __post_init__(self) -> None:
+        if not (self.manufacturer or self.model):
+            raise ValueError("would match every device; write manufacturer, model, or both")
 
 
 #: The tables that occur once, and the lists of tables.
 SINGLE_TABLES: Mapping[str, type] = {"site": Site, "dicom": Dicom, "http": Http, "store": Store, "study": Study, "model": Model}
-LISTED_TABLES: Mapping[str, type] = {"pacs": _Pacs, "rule": _Rule}
+LISTED_TABLES: Mapping[str, type] = {"pacs": _Pacs, "rule": _Rule, "device": _Device}
 
 
 class _Settings(BaseModel):
@@ -204,6 +225,7 @@ class _Settings(BaseModel):
     model: Model = Model()
     pacs: tuple[_Pacs, ...] = ()
     rule: tuple[_Rule, ...] = ()
+    device: tuple[_Device, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,6 +241,7 @@ class Config:
     model: Model
     pacs: tuple[Pacs, ...]
     rules: tuple[Rule, ...]
+    dialect: Dialect
 
 
 _Location = tuple[str | int, ...]
@@ -290,7 +313,21 @@ def _config(path: Path, settings: _Settings, passwords: list[str]) -> Config:
             Pacs(password=password, **{field.name: getattr(pacs, field.name) for field in fields(pacs) if field.name != "password_file"})
             for pacs, password in zip(settings.pacs, passwords, strict=True)
         ),
-        rules=tuple(Rule(rule.name, rule.when, rule.action, rule.send_to) for rule in settings.rule),
+        rules=tuple(
+            Rule(
+                rule.name,
+                rule.when,
+                rule.action,
+                rule.send_to,
+                rule.slots,
+                WhenIncomplete(rule.when_incomplete) if rule.when_incomplete else None,
+            )
+            for rule in settings.rule
+        ),
+        dialect=Dialect(
+            side_words=settings.study.side_words,
+            devices=tuple(Device(**{field.name: getattr(device, field.name) for field in fields(device)}) for device in settings.device),
+        ),
     )
 
 
@@ -326,7 +363,7 @@ def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], 
         if name in known:
             continue
         if name.split("__")[0] in {f"{_PREFIX}{table}".upper() for table in LISTED_TABLES}:
-            advice = "; [[pacs]] and [[rule]] can only be written in the configuration file"
+            advice = f"; {', '.join(f'[[{table}]]' for table in LISTED_TABLES)} can only be written in the configuration file"
         else:
             near = _near(name.removeprefix(_PREFIX), [variable.removeprefix(_PREFIX) for variable in (*known, _CONFIG_VARIABLE)])
             advice = f"; did you mean {_PREFIX}{near}?" if near else f"; variables are named as in {_PREFIX}DICOM__PORT"
@@ -352,13 +389,17 @@ def _tables(written: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 def _in_words(detail: Any) -> tuple[_Location, str]:
     """Pydantic's error as location and words. Values are shown unless they may be secret; those of unknown keys always may."""
     location: _Location = tuple(detail["loc"])
+    if location[-1] == "[key]":  # the word itself, not what it is said to mean
+        location = location[:-1]
     key = next(part for part in reversed(location) if isinstance(part, str))
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = list(_Settings.model_fields) if len(location) == 1 else _keys(location[0])
         return location, "unknown key" + (_suggestion(key, known) or f"; the keys here are {', '.join(known)}")
     if detail["type"] in ("missing", "missing_argument"):
         return location, f"missing; write {key} = ..."
-    if detail["type"] in ("dataclass_type", "dict_type"):
+    if detail["type"] == "dict_type":
+        return location, f'must be a table of words; write {key} = {{ WORD = "..." }}'
+    if detail["type"] == "dataclass_type":
         header = f"[{key}]" if len(location) == 1 else f"[[{key}]]"
         return location, f"must be a table; write {header} on a line of its own and the keys below it"
     if detail["type"] == "tuple_type" and len(location) == 1:
@@ -393,10 +434,16 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
         for destination in send_to if isinstance(send_to, list) else ():
             if destination not in names:
                 yield ("rule", index, "send_to"), f"no [[pacs]] is named {destination!r}{_suggestion(str(destination), names)}"
-        if send_to and table.get("action") == Action.IGNORE:
-            yield ("rule", index, "send_to"), "an ignored study has no results to send; leave send_to out"
+        if table.get("action") == Action.IGNORE:
+            if send_to:
+                yield ("rule", index, "send_to"), "an ignored study has no results to send; leave send_to out"
+            for key, default in (("slots", "standard"), ("when_incomplete", "")):
+                if table.get(key, default) != default:
+                    yield ("rule", index, key), f"nothing is awaited of an ignored study; leave {key} out"
     if "rule" not in merged:
         yield ("rule",), "there is no [[rule]], so nothing would be analysed; write one"
+    study = merged.get("study")
+    yield from dialect.contradictions(study if isinstance(study, dict) else {}, _tables(merged, "device"))
     yield from _contradictions_of_tables(merged, names, source)
 
 
@@ -460,32 +507,40 @@ def _absolute_database(url: str, folder: Path) -> str:
     return prefix + str(folder / url.removeprefix(prefix)) if url.startswith(prefix) else url
 
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?")
-_KEY = re.compile(r"\s*([\w\"'.-]+)\s*=")
+_PART = r"(?:\"[^\"]*\"|'[^']*'|[\w-]+)"
+_DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(#.*)?")
+_KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 
 
 def _lines(text: str) -> dict[_Location, int]:
     """Line numbers, from 1, of tables and keys; tomllib keeps none. Reads only text that tomllib has accepted."""
     lines: dict[_Location, int] = {}
     table: _Location = ()
-    counts: dict[str, int] = {}
+    counts: dict[_Location, int] = {}
     open_quotes = ""
     for number, line in enumerate(text.splitlines(), start=1):
         if open_quotes:
             open_quotes = "" if open_quotes in line else open_quotes
             continue
         if header := _HEADER.fullmatch(line):
-            name = header[2].strip("\"'")
-            table = (name,)
+            table = ()
+            for part in _parts(header[2]):
+                # A table below a list of tables belongs to the last one of the list.
+                table = (*table, counts[table] - 1, part) if table in counts else (*table, part)
             if header[1] == "[[":
-                lines.setdefault((name,), number)
-                table = (name, counts.get(name, 0))
-                counts[name] = counts.get(name, 0) + 1
+                lines.setdefault(table, number)
+                counts[table] = counts.get(table, 0) + 1
+                table = (*table, counts[table] - 1)
             lines.setdefault(table, number)
         elif key := _KEY.match(line):
-            lines.setdefault((*table, *(part.strip(" \"'") for part in key[1].split("."))), number)
+            lines.setdefault((*table, *_parts(key[1])), number)
             open_quotes = next((quotes for quotes in ('"""', "'''") if line.count(quotes) == 1), "")
     return lines
+
+
+def _parts(dotted: str) -> list[str]:
+    return [part.strip("\"'") for part in re.findall(_PART, dotted)]
 
 
 def _by_line(complaint: str) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from listener.config import Config
 from pipeline.model import ModelCard, check_weights, identity, read_card, resolve_engine
 from store.archive import Archive
+from store.claims import Claims
 from store.database import engine_database, read_engine, require_current_schema, schema_revision, upgrade, workflow_engine, write_engine
 from store.files import Files
 from store.search import Search
@@ -28,6 +29,13 @@ def open_archive(config: Config) -> Archive:
     engine = write_engine(config.store.database)
     require_current_schema(engine)
     return Archive(engine)
+
+
+def open_claims(config: Config) -> Claims:
+    """The leases of processes; raises OldSchema like `open_archive`."""
+    engine = write_engine(config.store.database)
+    require_current_schema(engine)
+    return Claims(engine)
 
 
 def open_search(config: Config) -> Search:
@@ -74,6 +82,7 @@ def policy(config: Config) -> Policy:
         model=model,
         image_kinds=frozenset(card.image_kinds),
         exclude_implants=card.implants == "exclude",
+        dialect=config.dialect,
     )
 
 
@@ -96,6 +105,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
     from pipeline.upkeep import upkeep
     from pipeline.work import Worker, Workshop
     from store.ledger import Ledger
+    from store.scoring import Scoring
 
     engine = write_engine(config.store.database)
     require_current_schema(engine)
@@ -104,6 +114,8 @@ def make_worker(config: Config, *, index: int) -> Worker:
     card = read_card(config.model.card)
     shop = Workshop(
         archive=archive,
+        scoring=Scoring(engine),
+        claims=Claims(engine),
         ledger=Ledger(engine),
         files=files,
         policy=policy(config),

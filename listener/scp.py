@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import re
 import socket
@@ -18,29 +17,25 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum, IntEnum
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from socketserver import BaseServer
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self, cast
+from typing import Any, Protocol, Self, cast
 
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_preamble
-from pydicom.tag import BaseTag
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.guard import Limits, guard
+from listener.keys import Keys, Refused, Status, check_uids, read_keys
 from pipeline.decode import DECODABLE
 from pipeline.send import configure_pynetdicom
 from store.archive import Busy, Kept, Reception
 from store.files import Files
+from store.study import ImageKind
 
 LOG = logging.getLogger(__name__)
 
@@ -49,9 +44,10 @@ _MIB = 1024**2
 
 
 class OnArrival(Enum):
-    """What becomes of an instance of a SOP class, unless the site's model reads more (`kept_sop_classes`)."""
+    """What becomes of an instance of a SOP class."""
 
     KEEP = "an image that may be analysed"
+    KEEP_LISTED = "an image of a kind that is kept when the site's model card lists it, otherwise ignored"
     KEEP_KEY_OBJECT = "a note about images, for instance that one was rejected"
     IGNORE = "accepted, recorded without its file, never analysed"
 
@@ -66,6 +62,7 @@ class SopClass:
     reason: str = ""
     is_image: bool = True
     limit_bytes: int = 2048 * _MIB
+    kind: ImageKind | None = None  # of one that is kept only when it is listed
 
     @property
     def transfer_syntaxes(self) -> tuple[str, ...]:
@@ -73,7 +70,7 @@ class SopClass:
         return DECODABLE if self.is_image else (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
 
-_KEEP, _KEY_OBJECT, _IGNORE = OnArrival.KEEP, OnArrival.KEEP_KEY_OBJECT, OnArrival.IGNORE
+_KEEP, _LISTED, _KEY_OBJECT, _IGNORE = OnArrival.KEEP, OnArrival.KEEP_LISTED, OnArrival.KEEP_KEY_OBJECT, OnArrival.IGNORE
 _RAW_PIXELS = "For Processing pixels: no model here was trained on them"
 _TOMO = "tomosynthesis: it is not one of the four views"
 _NOT_MAMMOGRAPHY = "not an image of the mammography classes"
@@ -86,13 +83,20 @@ _DERIVED = "derived or raw data, not an image to be read"
 SOP_CLASSES: tuple[SopClass, ...] = (
     SopClass("1.2.840.10008.5.1.4.1.1.1.2", "Digital Mammography X-Ray - For Presentation", _KEEP, limit_bytes=200 * _MIB),
     SopClass("1.2.840.10008.5.1.4.1.1.88.59", "Key Object Selection Document", _KEY_OBJECT, is_image=False, limit_bytes=200 * _MIB),
-    SopClass("1.2.840.10008.5.1.4.1.1.1.2.1", "Digital Mammography X-Ray - For Processing", _IGNORE, _RAW_PIXELS, limit_bytes=200 * _MIB),
+    SopClass(
+        "1.2.840.10008.5.1.4.1.1.1.2.1",
+        "Digital Mammography X-Ray - For Processing",
+        _LISTED,
+        _RAW_PIXELS,
+        limit_bytes=200 * _MIB,
+        kind=ImageKind.FOR_PROCESSING,
+    ),
     SopClass("1.2.840.10008.5.1.4.1.1.13.1.3", "Breast Tomosynthesis", _IGNORE, _TOMO),
     SopClass("1.2.840.10008.5.1.4.1.1.13.1.4", "Breast Projection X-Ray - For Presentation", _IGNORE, _TOMO),
     SopClass("1.2.840.10008.5.1.4.1.1.13.1.5", "Breast Projection X-Ray - For Processing", _IGNORE, _TOMO),
     SopClass("1.2.840.10008.5.1.4.1.1.1.1", "Digital X-Ray - For Presentation", _IGNORE, _NOT_MAMMOGRAPHY),
     SopClass("1.2.840.10008.5.1.4.1.1.1.1.1", "Digital X-Ray - For Processing", _IGNORE, _NOT_MAMMOGRAPHY),
-    SopClass("1.2.840.10008.5.1.4.1.1.1", "Computed Radiography", _IGNORE, _NOT_MAMMOGRAPHY),
+    SopClass("1.2.840.10008.5.1.4.1.1.1", "Computed Radiography", _LISTED, _NOT_MAMMOGRAPHY, limit_bytes=200 * _MIB, kind=ImageKind.CR),
     SopClass("1.2.840.10008.5.1.4.1.1.7", "Secondary Capture", _IGNORE, _CAPTURE),
     SopClass("1.2.840.10008.5.1.4.1.1.7.1", "Multi-frame Single Bit Secondary Capture", _IGNORE, _CAPTURE),
     SopClass("1.2.840.10008.5.1.4.1.1.7.2", "Multi-frame Grayscale Byte Secondary Capture", _IGNORE, _CAPTURE),
@@ -122,30 +126,13 @@ SOP_CLASSES: tuple[SopClass, ...] = (
 
 _BY_UID: Mapping[str, SopClass] = {sop_class.uid: sop_class for sop_class in SOP_CLASSES}
 
-#: What a model that reads presentation images needs.
-KEPT: frozenset[str] = frozenset(sop_class.uid for sop_class in SOP_CLASSES if sop_class.on_arrival is not OnArrival.IGNORE)
+#: SOP Class UIDs of what is kept for every model.
+KEPT: frozenset[str] = frozenset(sop_class.uid for sop_class in SOP_CLASSES if sop_class.on_arrival in (_KEEP, _KEY_OBJECT))
 
 
-class Status(IntEnum):
-    """What we answer to a C-STORE (PS3.7 C, PS3.4 B.2.3)."""
-
-    SUCCESS = 0x0000  # kept, or ignored on purpose
-    SOP_CLASS_NOT_SUPPORTED = 0x0122  # only under `strict`
-    OUT_OF_RESOURCES = 0xA700  # the only one that asks to try again
-    DOES_NOT_MATCH = 0xA900
-    INVALID_UID = 0xC001
-    CANNOT_PARSE = 0xC002
-    TOO_LARGE = 0xC003
-    UNEXPECTED = 0xC211  # a fault of ours; the log has it
-
-
-class Refused(Exception):
-    """An instance that is not kept. `comment` becomes the Error Comment (0000,0902): at most 64 characters, nothing of the patient."""
-
-    def __init__(self, status: Status, comment: str) -> None:
-        super().__init__(comment)
-        self.status = status
-        self.comment = comment[:64]
+def kept_for(image_kinds: Collection[ImageKind]) -> frozenset[str]:
+    """SOP Class UIDs of what is kept for a model that reads these kinds of images."""
+    return KEPT | {sop_class.uid for sop_class in SOP_CLASSES if sop_class.kind is not None and sop_class.kind in image_kinds}
 
 
 class CannotListen(Exception):
@@ -160,148 +147,6 @@ _LISTEN_ERRORS = {
 #: The volume is full, or our share of it.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
-_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", re.ASCII)
-_UID_KEYWORDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-_TEXT_KEYWORDS = ("Modality", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
-_TAGS: tuple[BaseTag | int, ...] = tuple(
-    BaseTag(tag_for_keyword(keyword) or 0) for keyword in ("SpecificCharacterSet", *_UID_KEYWORDS, *_TEXT_KEYWORDS)
-)
-_PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-#: No patient's name or identifier is longer in earnest (PS3.5 6.2: PN has 3 groups of 64 characters); the file keeps all of it.
-LONGEST_TEXT_BYTES = 1024
-_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keys:
-    """What is read from a data set on arrival. UIDs may still be missing ("") or malformed; text is without padding and NUL."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    study_instance_uid: str
-    series_instance_uid: str
-    transfer_syntax_uid: str
-    modality: str
-    patient_id: str = field(repr=False)
-    issuer_of_patient_id: str = field(repr=False)
-    patient_name: str = field(repr=False)
-    patient_birth_date: str = field(repr=False)
-    file_hash: str  # SHA-256 of the data set as received, without group 0002, as 64 hex digits
-    size_bytes: int  # of the data set
-    damage: str  # "" or, in words, what is missing of it
-
-
-def read_keys(path: Path) -> Keys:
-    """The keys of the Part 10 file at `path`, without decoding pixels.
-
-    A character set decides nothing: a name that cannot be decoded is kept with its bytes as backslash escapes.
-    Raises Refused(CANNOT_PARSE) when it is no data set, OSError when the file cannot be read.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        try:
-            read_preamble(file, force=False)
-            meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2)
-            start = file.tell()
-            transfer_syntax_uid = UID(meta.TransferSyntaxUID)
-            ds = read_dataset(
-                file,
-                is_implicit_VR=transfer_syntax_uid.is_implicit_VR,
-                is_little_endian=True,
-                stop_when=lambda tag, vr, length: tag in _PIXEL_DATA,
-                specific_tags=list(_TAGS),
-            )
-        except OSError:
-            raise
-        except Exception as error:
-            # A hostile data set makes pydicom raise nearly anything (RecursionError, KeyError, struct.error ...), and we answer it here.
-            raise Refused(Status.CANNOT_PARSE, f"the data set cannot be parsed: {type(error).__name__}") from error
-        damage = _damage(ds, file, size)
-        file.seek(start)
-        file_hash = hashlib.file_digest(file, "sha256").hexdigest()
-    values = {keyword: _raw(ds, keyword) for keyword in (*_UID_KEYWORDS, *_TEXT_KEYWORDS)}
-    encodings = _encodings(_raw(ds, "SpecificCharacterSet"))
-    return Keys(
-        sop_class_uid=_ascii(values["SOPClassUID"]),
-        sop_instance_uid=_ascii(values["SOPInstanceUID"]),
-        study_instance_uid=_ascii(values["StudyInstanceUID"]),
-        series_instance_uid=_ascii(values["SeriesInstanceUID"]),
-        transfer_syntax_uid=str(transfer_syntax_uid),
-        modality=_ascii(values["Modality"]),
-        patient_id=_text(values["PatientID"], encodings),
-        issuer_of_patient_id=_text(values["IssuerOfPatientID"], encodings),
-        patient_name=_text(values["PatientName"], encodings, is_name=True),
-        patient_birth_date=_ascii(values["PatientBirthDate"]),
-        file_hash=file_hash,
-        size_bytes=size - start,
-        damage=damage,
-    )
-
-
-def _raw(ds: Dataset, keyword: str) -> bytes:
-    if keyword not in ds:
-        return b""
-    value = ds.get_item(keyword).value
-    if not isinstance(value, bytes):
-        value = str(value or "").encode("ascii", "backslashreplace")  # pydicom has converted it already
-    return value[:LONGEST_TEXT_BYTES]
-
-
-def _encodings(specific_character_set: bytes) -> list[str]:
-    try:
-        return convert_encodings(_ascii(specific_character_set).split("\\"))
-    except (LookupError, ValueError):
-        return ["ascii"]
-
-
-def _ascii(value: bytes) -> str:
-    return ascii(value.decode("ascii", "backslashreplace").replace("\0", "").strip())[1:-1].replace("\\\\", "\\")
-
-
-def _text(value: bytes, encodings: list[str], *, is_name: bool = False) -> str:
-    try:
-        text = str(PersonName(value, encodings)) if is_name else decode_bytes(value, encodings, set(TEXT_VR_DELIMS))
-    except (LookupError, ValueError):
-        return _ascii(value)
-    # pydicom replaces what it cannot decode, and the name would be lost.
-    return _ascii(value) if "\ufffd" in text else text.replace("\0", "").strip()
-
-
-def _damage(ds: Dataset, file: BinaryIO, size: int) -> str:
-    """What is missing at the end, in words: pydicom takes a short value for whole. `file` stands at the pixel data or at the end."""
-    position = file.tell()
-    short = any(
-        isinstance(element, RawDataElement) and element.length not in (_UNDEFINED_LENGTH, len(element.value or b""))
-        for element in ds.values()
-    )
-    if short or position > size:
-        return "the data set ends within a value"
-    head = file.read(12)
-    if not head:
-        return ""
-    is_explicit = head[4:6].isalpha()
-    if len(head) < (12 if is_explicit else 8):
-        return "the data set ends within a value"
-    length = int.from_bytes(head[8:12] if is_explicit else head[4:8], "little")
-    position += 12 if is_explicit else 8
-    if length == _UNDEFINED_LENGTH:
-        return _damaged_fragments(file, position, size)
-    return "" if position + length <= size else f"the pixel data ends after {size - position} of {length} bytes"
-
-
-def _damaged_fragments(file: BinaryIO, position: int, size: int) -> str:
-    """PS3.5 A.4: items until the sequence delimiter. A delimiter that is left out harms nobody."""
-    while position < size:
-        file.seek(position)
-        head = file.read(8)
-        if head.startswith(_SEQUENCE_END):
-            return ""
-        if len(head) < 8 or not head.startswith(_ITEM):
-            return "the compressed pixel data is not a sequence of items"
-        position += 8 + int.from_bytes(head[4:8], "little")
-    return "" if position == size else "the compressed pixel data ends within an item"
-
 
 class Keeps(Protocol):
     """The one method of `store.archive.Archive` that reception needs; called from many threads at once."""
@@ -312,6 +157,7 @@ class Keeps(Protocol):
 
 class StorageScp:
     """Listens on one port. Several processes may share it with `reuse_port`: Linux gives each connection to one of them.
+    `image_kinds`: what the site's model reads; an image of another kind is recorded and not kept.
 
     The settings of pynetdicom and `tempfile.tempdir` are process-wide: one process, one folder of incoming files.
     """
@@ -326,7 +172,7 @@ class StorageScp:
         files: Files,
         accept_from: Collection[str] = (),
         max_associations: int = 32,
-        kept_sop_classes: frozenset[str] = KEPT,
+        image_kinds: Collection[ImageKind] = (),
         strict: bool = False,
         min_free_bytes: int = 0,
         reuse_port: bool = False,
@@ -334,14 +180,11 @@ class StorageScp:
         acse_seconds: float = 15.0,
         network_seconds: float = 60.0,
     ) -> None:
-        unknown = kept_sop_classes - _BY_UID.keys()
-        if unknown:
-            raise ValueError(f"these SOP classes are not negotiated and cannot be kept: {', '.join(sorted(unknown))}")
         self.host = host
         self.port = port  # after `start`, the real one where 0 was asked for
         self._archive = archive
         self._files = files
-        self._kept = kept_sop_classes
+        self._kept = kept_for(image_kinds)
         self._strict = strict
         self._min_free_bytes = min_free_bytes
         self._reuse_port = reuse_port
@@ -478,18 +321,6 @@ def _check_size(size_bytes: int, sop_class_uid: str) -> None:
         raise Refused(Status.TOO_LARGE, f"larger than {sop_class.limit_bytes // _MIB} MiB")
 
 
-def check_uids(keys: Keys) -> None:
-    """Raise Refused when a UID that we need is missing or none."""
-    values = (keys.sop_class_uid, keys.sop_instance_uid, keys.study_instance_uid, keys.series_instance_uid)
-    for keyword, value in zip(_UID_KEYWORDS, values, strict=True):
-        if not value and keys.damage:
-            raise Refused(Status.CANNOT_PARSE, keys.damage)
-        if not value:
-            raise Refused(Status.INVALID_UID, f"{keyword} is missing")
-        if not is_uid(value):
-            raise Refused(Status.INVALID_UID, f"{keyword} is not a UID (PS3.5 9.1)")
-
-
 def ignored_because(keys: Keys, kept_sop_classes: Collection[str]) -> str:
     """Why only a row is kept of an instance, in words; "" when it is kept whole. Raises Refused when what would be kept is damaged."""
     sop_class = _BY_UID.get(keys.sop_class_uid)
@@ -579,11 +410,6 @@ def handle_rejected(event: Any) -> None:
         _printable(event.assoc.requestor.primitive.called_ae_title),
         event.assoc.requestor.address,
     )
-
-
-def is_uid(value: str) -> bool:
-    """PS3.5 9.1: numbers without leading zeros, joined by dots, at most 64 characters."""
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def remove_abandoned(incoming: Path, older_than_seconds: float, now: float) -> int:

@@ -28,6 +28,9 @@ def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     yield f"State {study['state']}: {study['state_reason']}{until}"
     yield f"Received {_when(study['first_instance_at'], zone)} to {_when(study['last_instance_at'], zone)}, revision {study['revision']}"
     yield f"Rule {study['rule']['reason'] or '- (not decided yet)'}"
+    yield f"Expected views {', '.join(study['rule']['slots'])}"
+    yield from _held(study)
+    yield from _hints(study)
     yield ""
     yield from _slots(study)
     yield from _others(study["images"])
@@ -45,6 +48,32 @@ def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
         yield f"  {_when(line['at'], zone)}  {line['text']}"
 
 
+def _held(study: Mapping[str, Any]) -> Iterator[str]:
+    """Why it waits for a person, and what that person can do."""
+    uid = study["study_instance_uid"]
+    for doubt in study["doubts"]:
+        yield f"  Held because {doubt['reason']}; settle it with one of"
+        for choice in doubt["choices"]:
+            yield f"    fourview release {uid} {choice}"
+    if study["state"] == "held" and not study["doubts"]:
+        yield f"  Look at it, then let it go on as it stands: fourview release {uid}"
+    if study["state"] == "incomplete":
+        yield f"  The missing views may still come; to send what is here as PARTIAL: fourview release {uid}"
+    if study["state"] == "withdrawn":
+        yield f"  It is read again only when a person asks: fourview reprocess {uid}"
+    patients = {image["patient_id"] for image in study["images"] if image["disposition"] in ("candidate", "copy", "doubt", "failed")}
+    if study["state"] == "held" and len(patients) > 1:
+        for image in study["images"]:
+            yield f"    image {image['sop_instance_uid']} names patient {image['patient_id'] or '(none)'}"
+
+
+def _hints(study: Mapping[str, Any]) -> Iterator[str]:
+    for other in study["same_patient"]:
+        yield f"Same patient has another study that day: {other} (studies are not merged)"
+    for other in study["same_images"]:
+        yield f"Image {other['sop_instance_uid']} came in another study too: {other['study_instance_uid']}"
+
+
 def _slots(study: Mapping[str, Any]) -> Iterator[str]:
     yield "Slots"
     images = {image["sop_instance_uid"]: image for image in study["images"] if image["disposition"] in ("candidate", "failed")}
@@ -58,6 +87,8 @@ def _slots(study: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {view:<6} {uid}{source}{_scored(image)}"
         for warning in image["warnings"] if image else ():
             yield f"         warning: {warning}"
+        for loser in slot["losers"]:
+            yield f"         chosen before {loser['sop_instance_uid']}: {loser['reason']} (rule {loser['rule']} of ten)"
     yield ""
 
 
@@ -71,13 +102,14 @@ def _scored(image: Mapping[str, Any] | None) -> str:
 
 
 def _others(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    others = [image for image in images if image["disposition"] != "candidate"]
+    others = [image for image in images if image["disposition"] not in ("candidate", "failed")]
     if not others:
         return
     yield "Not in a slot"
     for image in others:
         what = image["view"] or image["modality"] or "?"
-        yield f"  {what:<6} {image['sop_instance_uid']}  {image['disposition']}: {image['disposition_reason']}"
+        file = f" (file {image['file']})" if image["disposition"] in ("copy", "doubt", "excluded") else ""
+        yield f"  {what:<6} {image['sop_instance_uid']}{file}  {image['disposition']}: {image['disposition_reason']}"
     yield ""
 
 

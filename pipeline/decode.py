@@ -1,8 +1,8 @@
 """Compressed frame -> stored values, in a child process under limits (PS3.5 section 8 and Annex A; PS3.3 C.7.6.3).
 
 Decoders are C, C++ and Rust that read what a stranger sent: they crash, panic, loop, and allocate what the codestream asks for. So they
-run in a child of their own (`python -m pipeline.decode`), which imports pydicom and decoders only, gets no secrets in its environment,
-may use 2 GiB of memory, and dies with its parent. The parent asks through the child's stdin and reads from its stdout:
+run in a child of their own (`python -m pipeline.decode`), which imports pydicom, decoders and `store.header` only, gets no secrets in
+its environment, may use 2 GiB of memory, and dies with its parent. The parent asks through the child's stdin and reads from its stdout:
 
     request   length (4 bytes, little endian), JSON {"path", "timeout_seconds"}
     answer    length (4 bytes, little endian), JSON {"rows", "columns", "dtype", "pixel_hash"} or {"reason", "permanent"}; then the pixels
@@ -39,6 +39,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
+
+from store.header import read_part10
 
 #: Largest Rows and Columns. With one 16-bit sample a frame is at most 128 MiB, so no second limit on bytes is needed.
 MAX_SIDE = 8192
@@ -119,7 +121,7 @@ def decode_file(path: Path) -> Frame:
         raise DecodeFailed(
             f"transfer syntax {uid.UID(transfer_syntax_uid).name} ({transfer_syntax_uid}) cannot be decoded here", permanent=True
         )
-    ds = pydicom.dcmread(path)
+    ds = read_part10(path)
     layout = _layout(ds)
     if "PixelData" not in ds or not ds.PixelData:
         raise DecodeFailed("the image has no Pixel Data (7FE0,0010)", permanent=True)

@@ -224,6 +224,10 @@ def resolve_engine(card: ModelCard, configured: str) -> str:
     return engine
 
 
+#: Profile -> what its numbers are at: goes up with every change of what `pipeline.pixels` computes; it is part of the model's identity.
+PROFILE_REVISIONS: Mapping[str, str] = {"presentation": "2", "reference": "1"}
+
+
 def identity(card: ModelCard, *, engine: str) -> ModelIdentity:
     """Everything of the card that may change a score. Reads the weights file only when the card does not state its hash."""
     weights_sha256 = card.weights_sha256
@@ -234,6 +238,7 @@ def identity(card: ModelCard, *, engine: str) -> ModelIdentity:
         "input_size": str(card.input_size),
         "mean": ",".join(map(repr, card.mean)),
         "std": ",".join(map(repr, card.std)),
+        "profile_revision": PROFILE_REVISIONS[card.profile],
     }
     return ModelIdentity(
         name=card.name,

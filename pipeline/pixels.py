@@ -8,7 +8,7 @@ for number, faults included, for checkpoints that were trained behind it; nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,18 +26,65 @@ FloatImage = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Where the pixels of a ModelImage lie in the image it was made from, and the way back.
+
+    Boxes are x_min, y_min, x_max, y_max in pixels, upper bounds exclusive: `source` in the image, `target` in the model's square; the
+    rest of the square is empty. Positions are x to the right and y down, 0, 0 the upper left corner of the upper left pixel, as in
+    spatial coordinates of a report (PS3.3 C.18.6.1.2): the middle of pixel 3 is 3.5. Positions outside the boxes are mapped all the same.
+    """
+
+    source: Box
+    target: Box
+
+    def to_image(self, x: float, y: float) -> tuple[float, float]:
+        """The position in the image of a position in the model's square."""
+        return _moved((x, y), self.target, self.source)
+
+    def to_model(self, x: float, y: float) -> tuple[float, float]:
+        """The position in the model's square of a position in the image."""
+        return _moved((x, y), self.source, self.target)
+
+
+def _moved(at: tuple[float, float], here: Box, there: Box) -> tuple[float, float]:
+    x, y = (there[i] + (at[i] - here[i]) * (there[i + 2] - there[i]) / (here[i + 2] - here[i]) for i in (0, 1))
+    return x, y
+
+
+def _letterbox(box: Box, size: int) -> Geometry:
+    """`box` in the middle of a square, as large as fits, aspect kept.
+
+    The target's sides have the parity of `size`, so that both margins are equal and mirroring commutes with it; the aspect is off by one
+    pixel of the square at most (two where a side would vanish).
+    """
+    sides = box[2] - box[0], box[3] - box[1]
+    scale = size / max(sides)
+    width, height = (max(2 - size % 2, size - 2 * round((size - side * scale) / 2)) for side in sides)
+    left, top = (size - width) // 2, (size - height) // 2
+    return Geometry(box, (left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
 class ModelImage:
     """What the model sees, before mean and standard deviation.
 
     `grey`: float32 (size, size), 0...1, bright = dense (profile `reference`: whatever the reference made of it). `box`: x_min, y_min,
     x_max, y_max of the crop in image pixels, upper bounds exclusive. `threshold`: what parted breast from background, in stored values
-    for `reference`, in grey 0...1 for `presentation`. `warnings`: sentences for the reader of the result.
+    for `reference`, in grey 0...1 for `presentation`. `warnings`: sentences for the reader of the result. `stretched`: whether the crop
+    fills the square whatever its aspect, as in `reference`.
     """
 
     grey: FloatImage
     box: Box
     threshold: float
     warnings: tuple[str, ...]
+    stretched: bool = False
+
+    @property
+    def geometry(self) -> Geometry:
+        """The way from pixels of `grey` to pixels of the image and back."""
+        size = self.grey.shape[0]
+        return Geometry(self.box, (0, 0, size, size)) if self.stretched else _letterbox(self.box, size)
 
 
 def prepare(pixels: npt.NDArray[Any], ds: Dataset, *, profile: str, size: int = 512) -> ModelImage:
@@ -72,7 +119,7 @@ def _reference(pixels: npt.NDArray[Any], ds: Dataset, size: int) -> ModelImage:
     # The reference casts to 8 bits without scaling: values wrap.
     wrapped = pixels[y_min:y_max, x_min:x_max].astype(np.uint8)
     small = np.asarray(Image.fromarray(wrapped).resize((size, size), Image.Resampling.BILINEAR))
-    return ModelImage(small.astype(np.float32) / np.float32(255.0), box, float(threshold), tuple(warnings))
+    return ModelImage(small.astype(np.float32) / np.float32(255.0), box, float(threshold), tuple(warnings), stretched=True)
 
 
 def _otsu_of_float_image(pixels: npt.NDArray[Any]) -> np.float32:
@@ -175,7 +222,7 @@ def _longest_contour_box(mask: npt.NDArray[np.bool_]) -> Box | None:
 def _presentation(pixels: npt.NDArray[Any], ds: Dataset, size: int) -> ModelImage:
     table, table_warnings = _grey_table(pixels, ds)
     patterns = _patterns(pixels)
-    found = _breast_box(patterns, table)
+    found = _breast_box(patterns, table, _padding(_all_values(pixels.dtype), ds))
     warnings = [*_depth_warnings(pixels, ds), *table_warnings]
     if found is None:
         warnings.append("No breast outline was found: the whole image was analysed.")
@@ -183,7 +230,7 @@ def _presentation(pixels: npt.NDArray[Any], ds: Dataset, size: int) -> ModelImag
     else:
         box, threshold = found
     x_min, y_min, x_max, y_max = box
-    grey = _letterbox(table[patterns[y_min:y_max, x_min:x_max]], size)
+    grey = _in_square(table[patterns[y_min:y_max, x_min:x_max]], _letterbox(box, size), size)
     return ModelImage(grey, box, threshold, tuple(warnings))
 
 
@@ -198,19 +245,12 @@ def preview(pixels: npt.NDArray[Any], ds: Dataset, *, max_rows: int = 1024) -> n
     return np.asarray(small)
 
 
-def _letterbox(grey: FloatImage, size: int) -> FloatImage:
-    """`grey` in the middle of a black square, as large as fits, aspect kept.
-
-    The inner picture's sides have the parity of `size`, so that both margins are equal and mirroring commutes with it; the aspect is off
-    by half a pixel at most.
-    """
-    rows, columns = grey.shape
-    scale = size / max(rows, columns)
-    height, width = (side + (size - side) % 2 for side in (max(1, round(rows * scale)), max(1, round(columns * scale))))
-    inner = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
+def _in_square(grey: FloatImage, geometry: Geometry, size: int) -> FloatImage:
+    """The crop `grey` at its place in an otherwise black square."""
+    left, top, right, bottom = geometry.target
+    inner = np.asarray(Image.fromarray(grey).resize((right - left, bottom - top), Image.Resampling.BILINEAR))
     square = np.zeros((size, size), np.float32)
-    top, left = (size - height) // 2, (size - width) // 2
-    square[top : top + height, left : left + width] = np.clip(inner, 0.0, 1.0)
+    square[top:bottom, left:right] = np.clip(inner, 0.0, 1.0)
     return square
 
 
@@ -269,8 +309,9 @@ def _padding(stored: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.bool_]:
     if not value:
         return np.zeros(stored.shape, np.bool_)
     ends = (value[0], *(_numbers(ds, "PixelPaddingRangeLimit") or value)[:1])
-    # US or SS is a matter of Pixel Representation, which some writers get wrong: compare the bit patterns' meaning in our dtype.
-    low, high = sorted(int(np.array(int(end) & 0xFFFF, np.uint16).astype(stored.dtype)) for end in ends)
+    # US or SS is a matter of Pixel Representation, which some writers get wrong: compare what the 16 bits mean in our dtype.
+    meant = np.int16 if stored.dtype.kind == "i" else np.uint16
+    low, high = sorted(int(np.array(int(end) & 0xFFFF, np.uint16).view(meant)) for end in ends)
     wide = stored.astype(np.int32)
     return (wide >= low) & (wide <= high)
 
@@ -373,18 +414,41 @@ _RIM_DEPTH, _RIM_STEP, _RIM_SHARE = 0.03, 0.2, 0.15
 _WHITE_DEPTH, _WHITE, _WHITE_SHARE = 0.25, 0.9, 0.9
 #: Radius, as a share of the longer side, below which rims, letters and the paddle's edge are too thin to be breast.
 _THIN = 0.03
-#: How far beyond the opened shape thin parts still belong to it: the nipple and the skin line.
+#: How far beyond the opened shape thin parts that hang on it still belong to it: the nipple and the skin line.
 _REACH = 0.03
+#: What is added to the breast's box on each side, as a share of the longer side: nipple and skin fade into the air.
+_MARGIN = 0.02
 #: Where between background and Otsu's threshold the breast's edge lies, in the square root of grey: skin and fat are dark.
 _EDGE = 0.4
 _SMALLEST_SHARE = 0.02
 
 
-def _breast_box(patterns: npt.NDArray[Any], table: FloatImage) -> tuple[Box, float] | None:
-    """Box of the breast in image pixels and the grey that parted it from the background; None when there is no breast to be found."""
-    cells = _Cells.of(patterns, table)
-    level = np.sqrt(cells.grey)
-    frame = _inside_rims(cells.grey)
+def _breast_box(patterns: npt.NDArray[Any], table: FloatImage, padding: npt.NDArray[np.bool_]) -> tuple[Box, float] | None:
+    """Box of the breast in image pixels and the grey that parted it from the background; None when there is no breast to be found.
+
+    `table` and `padding` say of each bit pattern its grey and whether it is padding.
+    """
+    cells = _Cells.of(patterns, table, padding)
+    frame = _picture_frame(cells.grey, cells.padding)
+    found = _breast_mask(cells.grey, frame)
+    if found is None:
+        return None
+    breast, threshold = found
+    margin = round(_MARGIN * max(breast.shape))
+    ends = []
+    for axis in (0, 1):
+        held = np.flatnonzero(breast.any(axis=1 - axis))
+        first, last = max(frame[axis].start, int(held[0]) - margin), min(frame[axis].stop - 1, int(held[-1]) + margin)
+        ends.append(cells.bounds(axis, first, last))
+    (y_min, y_max), (x_min, x_max) = ends
+    crop = patterns[y_min:y_max, x_min:x_max]
+    top, bottom, left, right = (_hair(lines, table, cells.half) for lines in (crop, crop[::-1], crop.T, crop.T[::-1]))
+    return (x_min + left, y_min + top, x_max - right, y_max - bottom), threshold
+
+
+def _breast_mask(grey: npt.NDArray[np.float64], frame: tuple[slice, slice]) -> tuple[npt.NDArray[np.bool_], float] | None:
+    """Which cells of `grey` (0...1, bright = dense) within `frame` are breast, and the grey that parted them; None when there is none."""
+    level = np.sqrt(grey)
     inner = level[frame]
     if inner.size == 0 or inner.min() == inner.max():
         return None
@@ -395,43 +459,50 @@ def _breast_box(patterns: npt.NDArray[Any], table: FloatImage) -> tuple[Box, flo
     breast = _largest(_opened(above, _THIN * longer))
     if breast is None:
         return None
-    near: npt.NDArray[np.bool_] = ndimage.distance_transform_edt(~breast) <= _REACH * longer
-    breast = above & near
+    breast = _hanging_on(breast, above & (ndimage.distance_transform_edt(~breast) <= _REACH * longer))
     if breast.sum() < _SMALLEST_SHARE * breast.size:
         return None
-    rows, columns = np.flatnonzero(breast.any(axis=1)), np.flatnonzero(breast.any(axis=0))
-    y_min, y_max = cells.bounds(0, rows[0], rows[-1])
-    x_min, x_max = cells.bounds(1, columns[0], columns[-1])
-    return (x_min, y_min, x_max, y_max), float(edge**2)
+    return breast, float(edge**2)
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """The image in coarse cells. `grey`: float64 (rows, columns), 0...1. `centers`: pixel at the middle of each row and column of cells."""
+    """The image in coarse cells. `grey`: float64 (rows, columns), 0...1. `padding`: which cells hold nothing else.
+
+    `centers`: pixel at the middle of each row and column of cells.
+    """
 
     grey: npt.NDArray[np.float64]
+    padding: npt.NDArray[np.bool_]
     centers: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
     half: int
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, patterns: npt.NDArray[Any], table: FloatImage) -> _Cells:
+    def of(cls, patterns: npt.NDArray[Any], table: FloatImage, padding: npt.NDArray[np.bool_]) -> _Cells:
         step = max(1, round(max(patterns.shape) / _CELLS))
         centers = _mirrored_positions(patterns.shape[0], step), _mirrored_positions(patterns.shape[1], step)
-        # Nine pixels per cell, summed as integers: a sum of floats would depend on the direction.
+        # Summed as integers: a sum of floats would depend on the direction.
         whole = np.round(table * 65535).astype(np.int64)
         total = np.zeros((centers[0].size, centers[1].size), np.int64)
-        for down in (-(step // 3), 0, step // 3):
-            for right in (-(step // 3), 0, step // 3):
-                y = np.clip(centers[0] + down, 0, patterns.shape[0] - 1)
-                x = np.clip(centers[1] + right, 0, patterns.shape[1] - 1)
-                total += whole[patterns[np.ix_(y, x)]]
-        return cls(total / (9 * 65535), centers, step // 2, (patterns.shape[0], patterns.shape[1]))
+        empty = np.ones(total.shape, np.bool_)
+        for sample in _sampled(patterns, *centers, step):
+            total += whole[sample]
+            empty &= padding[sample]
+        return cls(total / (9 * 65535), empty, centers, step // 2, (patterns.shape[0], patterns.shape[1]))
 
     def bounds(self, axis: int, first: int, last: int) -> tuple[int, int]:
         """First pixel and first pixel beyond of the cells `first` to `last` along `axis`."""
         low, high = int(self.centers[axis][first]) - self.half, int(self.centers[axis][last]) + self.half + 1
         return max(0, low), min(self.shape[axis], high)
+
+
+def _sampled(pixels: npt.NDArray[Any], rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], step: int) -> Iterator[npt.NDArray[Any]]:
+    """Nine pixels of each cell: nine arrays with a value per cell."""
+    for down in (-(step // 3), 0, step // 3):
+        for right in (-(step // 3), 0, step // 3):
+            y, x = np.clip(rows + down, 0, pixels.shape[0] - 1), np.clip(columns + right, 0, pixels.shape[1] - 1)
+            yield pixels[np.ix_(y, x)]
 
 
 def _mirrored_positions(length: int, step: int) -> npt.NDArray[np.intp]:
@@ -442,11 +513,19 @@ def _mirrored_positions(length: int, step: int) -> npt.NDArray[np.intp]:
     return np.unique(np.concatenate([half, length - 1 - half])).astype(np.intp)
 
 
-def _inside_rims(grey: npt.NDArray[np.float64]) -> tuple[slice, slice]:
-    """The part of the picture without film rims and white masks at its borders."""
-    top, bottom = _rim(grey), _rim(grey[::-1])
-    left, right = _rim(grey.T), _rim(grey.T[::-1])
-    return slice(top, grey.shape[0] - bottom), slice(left, grey.shape[1] - right)
+def _picture_frame(grey: npt.NDArray[np.float64], padding: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The part of the picture without lines of padding, film rims and white masks at its borders.
+
+    Padding is not the air beside the breast: counted with it, it would make a veil of grey on that air look like breast.
+    """
+    if padding.all():
+        return slice(0, 0), slice(0, 0)
+    rows, columns = np.flatnonzero(~padding.all(axis=1)), np.flatnonzero(~padding.all(axis=0))
+    held = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return (
+        slice(int(rows[0]) + _rim(held), int(rows[-1]) + 1 - _rim(held[::-1])),
+        slice(int(columns[0]) + _rim(held.T), int(columns[-1]) + 1 - _rim(held.T[::-1])),
+    )
 
 
 def _rim(lines: npt.NDArray[np.float64]) -> int:
@@ -468,6 +547,15 @@ def _rim(lines: npt.NDArray[np.float64]) -> int:
     return depth
 
 
+def _hair(lines: npt.NDArray[Any], table: FloatImage, half: int) -> int:
+    """How many of the first rows of bit patterns are a rim so thin that it is lost in a cell of `half` on each side."""
+    if lines.shape[0] <= 4 * half:
+        return 0
+    outer = table[lines[: 2 * half]]
+    bright = (outer > table[lines[2 * half]] + _RIM_STEP).mean(axis=1) >= _RIM_SHARE
+    return int(np.argmin(np.append(bright, False)))
+
+
 def _edge_level(level: npt.NDArray[np.float64]) -> float:
     """The level that parts breast from background: a share of the way from the background's own level to Otsu's threshold."""
     counts = np.bincount((level.ravel() * 255).astype(np.intp), minlength=256)
@@ -487,6 +575,16 @@ def _opened(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]
     return opened
 
 
+def _hanging_on(core: npt.NDArray[np.bool_], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The connected parts of `mask` that hold a cell of `core`."""
+    labels, count = ndimage.label(mask)
+    held = np.zeros(count + 1, np.bool_)
+    held[labels[core]] = True
+    held[0] = False
+    parts: npt.NDArray[np.bool_] = held[labels]
+    return parts
+
+
 def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
     """The largest connected part, all of them on a tie (a choice would depend on the direction); None when empty."""
     labels, count = ndimage.label(mask)
@@ -496,6 +594,101 @@ def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
     sizes[0] = 0
     largest: npt.NDArray[np.bool_] = (sizes == sizes.max())[labels]
     return largest
+
+
+# ---- at which edge the breast lies ----
+
+_COARSE = 128
+#: Share of the cells that may be brighter than anything of the breast: letters, clips, a stuck pixel.
+_GLARE = 0.02
+#: The chest wall: how far it may be from the image's edge, and how much of the picture's height the breast takes there at least. It is
+#: cut off straight: within how much of the width the breast rises from one share of its greatest height to another.
+_WALL_DEPTH, _WALL_HEIGHT = 0.1, 0.2
+_CUT_DEPTH, _CUT_FROM, _CUT_TO = 0.03, 0.2, 0.75
+#: The breast's height at its tip, at most, as a share of its greatest height.
+_TIP_HEIGHT = 0.75
+#: How much of the width the breast may take.
+_WIDEST = 0.92
+#: How much the breast's outline bulges away from the chest wall, as a share of its greatest width. What is left beside a breast is hollow.
+_BULGE = 0.15
+#: How uneven the air beside the breast may be, as a share of the breast's grey above it.
+_UNEVEN = 0.2
+
+
+def breast_edge(pixels: npt.NDArray[Any], ds: Dataset) -> str:
+    """At which edge of the image the breast's chest wall lies: "left", "right", or "" where that cannot be told.
+
+    `pixels` are stored values (rows, columns; uint8, uint16 or int16), `ds` their header, of which padding, Modality and VOI LUT and
+    polarity are read; windows are not, so that a wrong one does no harm. Meant as a check of Image Laterality that does not depend on the
+    header's other words: it answers only what is plain, and nothing for an image that is empty, filled, or holds a block.
+    """
+    coarse = _coarse_grey(pixels, ds)
+    if coarse is None:
+        return ""
+    grey, padding = coarse
+    frame = _picture_frame(grey, padding)
+    found = _breast_mask(grey, frame)
+    if found is None or not _beside_air(found[0][frame], grey[frame]):
+        return ""
+    breast = found[0][frame[0]]  # across the whole width: an edge is the image's, not the picture's
+    answers = [side for side, seen in (("left", breast), ("right", breast[:, ::-1])) if _lies_left(seen)]
+    return answers[0] if len(answers) == 1 else ""
+
+
+def _coarse_grey(pixels: npt.NDArray[Any], ds: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]] | None:
+    """The image in cells, 0...1, bright = dense, whatever the window, and which are padding; None without polarity or content."""
+    if ds.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        return None
+    step = max(1, round(max(pixels.shape) / _COARSE))
+    rows, columns = (_mirrored_positions(side, step) for side in pixels.shape)
+    stored = np.stack(list(_sampled(pixels, rows, columns, step)))
+    padding = _padding(stored, ds)
+    if padding.all():
+        return None
+    units = _modality(stored, ds, [])
+    looked_up = _lookup(units, ds.VOILUTSequence[0]) if ds.get("VOILUTSequence") else None
+    if looked_up is not None:
+        units = looked_up[0]
+    if ds.PhotometricInterpretation == "MONOCHROME1":
+        units = -units
+    units[padding] = units[~padding].min()
+    # The median of a cell is one of its values: no letter's stroke, and no rounding that depends on the direction or the scale.
+    cells: npt.NDArray[np.float64] = np.sort(units, axis=0)[units.shape[0] // 2]
+    low, high = cells.min(), np.sort(cells, axis=None)[round((1 - _GLARE) * (cells.size - 1))]
+    if high == low:
+        return None
+    empty: npt.NDArray[np.bool_] = np.logical_and.reduce(padding, axis=0)
+    return np.minimum((cells - low) / (high - low), 1.0), empty
+
+
+def _beside_air(breast: npt.NDArray[np.bool_], grey: npt.NDArray[np.float64]) -> bool:
+    """Whether what a mask leaves of the picture is air: even and dark, but for its outline. Tissue over the whole image is neither."""
+    beside = grey[ndimage.distance_transform_edt(~breast) > _REACH * max(breast.shape)]
+    if beside.size == 0:
+        return False
+    dark, bright = np.percentile(beside, (10, 90))
+    return bool(bright - dark <= _UNEVEN * (np.median(grey[breast]) - dark))
+
+
+def _lies_left(breast: npt.NDArray[np.bool_]) -> bool:
+    """Whether a mask (rows, columns) is plainly a breast at the left edge."""
+    rows, columns = breast.shape
+    heights = breast.sum(axis=0)
+    reached = np.flatnonzero(heights)
+    highest = heights.max()
+    near = math.ceil(_WALL_DEPTH * columns)
+    rise = np.argmax(heights >= _CUT_TO * highest) - np.argmax(heights >= _CUT_FROM * highest)
+    tip = heights[: reached[-1] + 1][-math.ceil((reached[-1] + 1) / 10) :].mean()
+    widths = np.where(breast.any(axis=1), columns - np.argmax(breast[:, ::-1], axis=1), 0)
+    widths = np.trim_zeros(np.where(widths > widths.max() / 10, widths, 0))
+    end = math.ceil(widths.size / 30)
+    return bool(
+        heights[:near].max() >= _WALL_HEIGHT * rows
+        and rise <= _CUT_DEPTH * columns
+        and tip <= _TIP_HEIGHT * highest
+        and reached[-1] + 1 <= _WIDEST * columns
+        and widths.mean() - (widths[:end].max() + widths[-end:].max()) / 2 >= _BULGE * widths.max()
+    )
 
 
 #: Name in a model card -> what it does.

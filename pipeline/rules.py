@@ -15,8 +15,8 @@ So an absent value alone never makes a rule match, not even under `not`; evaluat
 
 First match wins; without a match the study is ignored. One value is special. A study whose StudyAge is absent (StudyDate is missing, no
 date, or in the future) is neither analysed nor silently dropped: if a rule that is reached is unknown, would match at some StudyAge, and
-asks for another action or other destinations than the rules give without it, the study is held and the reason says so. A rule
-before it that is true wins as always, so `StudyAge == null` lets a site decide otherwise.
+asks for something else (another action, other destinations, slots or ending) than the rules give without it, the study is held and the
+reason says so. A rule before it that is true wins as always, so `StudyAge == null` lets a site decide otherwise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
@@ -38,7 +38,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from rule_engine import ast, errors
 
-from store.study import HANGING_ORDER, ImageKind, View, digest
+from store.study import HANGING_ORDER, ImageKind, View, WhenIncomplete, digest
 
 
 class Action(StrEnum):
@@ -49,19 +49,35 @@ class Action(StrEnum):
     IGNORE = "ignore"  # keep the record that it came, do nothing
 
 
+#: What a rule's `slots` may say, and the views that a study under it is expected to have, in hanging order.
+SLOTS: Mapping[str, tuple[View, ...]] = {"standard": HANGING_ORDER} | {
+    word: tuple(view for view in HANGING_ORDER if view.laterality == side) for word, side in (("left", "L"), ("right", "R"))
+}
+
+
 @dataclass(frozen=True)
 class Rule:
-    """One `[[rule]]` table: what is done with a study for which `when` is true, and the names of the `[[pacs]]` that get its results."""
+    """One `[[rule]]` table: what is done with a study for which `when` is true, the names of the `[[pacs]]` that get its results, which
+    views it is expected to have (a word of `SLOTS`), and what happens when some never come (None: what `[study]` says)."""
 
     name: str
     when: str
     action: Action
     send_to: tuple[str, ...] = ()
+    slots: str = "standard"
+    when_incomplete: WhenIncomplete | None = None
 
     @property
     def text_hash(self) -> str:
-        """64 hex digits that change with any word of the rule; kept with each decision."""
-        return digest(self.name, self.when, self.action.value, *self.send_to)
+        """64 hex digits that change with any word of the rule; kept with each decision. What a rule does not say is not in it, so that
+        a rule keeps its hash when a later version of Fourview gives rules something more to say."""
+        said: list[str] = []
+        # A line feed is in no name of a [[pacs]]: these are never taken for destinations.
+        if self.slots != "standard":
+            said.append(f"slots\n{self.slots}")
+        if self.when_incomplete is not None:
+            said.append(f"when_incomplete\n{self.when_incomplete}")
+        return digest(self.name, self.when, self.action.value, *self.send_to, *said)
 
 
 @dataclass(frozen=True)
@@ -143,7 +159,11 @@ class Decision:
     """What the rules say of a study.
 
     `reason` names rules and the values they saw; like `values` it may hold age, sex and free-text descriptions and belongs to the
-    database and the pages, never to a log. `send_to` of a held study is where its results would go once a person releases it.
+    database and the pages, never to a log.
+
+    `send_to`, `slots` and `when_incomplete` are those of the rule that decides, also when it holds: nothing of a held study is read or sent
+    until a person releases it, and then its results go where `send_to` says, with these views expected. Without a match nothing is sent,
+    and the four standard views are expected.
     """
 
     action: Action
@@ -152,6 +172,8 @@ class Decision:
     reason: str
     send_to: tuple[str, ...]
     values: dict[str, object]  # the symbols that the rules mention; None: absent
+    slots: tuple[View, ...] = HANGING_ORDER  # the expected views, in hanging order
+    when_incomplete: WhenIncomplete | None = None  # None: what [study] says
 
 
 @dataclass(frozen=True)
@@ -243,7 +265,7 @@ def decide(rules: Sequence[Rule], facts: Mapping[str, object]) -> Decision:
             reason = f"rule {rule.name!r} matched"
             if condition.symbols:
                 reason += f": {_seen(condition.symbols, facts)}"
-            decision = Decision(rule.action, rule.name, rule.text_hash, reason, rule.send_to, values)
+            decision = _decision(rule, reason, values)
             break
         if truth is None and _matches_at_some_age(condition, facts):
             undecided.append(rule)
@@ -253,13 +275,23 @@ def decide(rules: Sequence[Rule], facts: Mapping[str, object]) -> Decision:
         reason = "no rule matched: " + "; ".join(misses) if misses else "no rule is configured"
         decision = Decision(Action.IGNORE, "", "", reason, (), values)
     for rule in undecided:
-        if (rule.action, rule.send_to) != (decision.action, decision.send_to):
-            reason = (
-                f"rule {rule.name!r} depends on StudyAge, which is absent: Study Date (0008,0020) is missing, is no date, or lies in the "
-                "future. Correct it at its source, or release the study by hand"
-            )
-            return Decision(Action.HOLD, rule.name, rule.text_hash, reason, rule.send_to, values)
+        reason = (
+            f"rule {rule.name!r} depends on StudyAge, which is absent: Study Date (0008,0020) is missing, is no date, or lies in the "
+            "future. Correct it at its source, or release the study by hand"
+        )
+        asked = _decision(rule, reason, values)
+        if _asks_for(asked) != _asks_for(decision):
+            return replace(asked, action=Action.HOLD)
     return decision
+
+
+def _decision(rule: Rule, reason: str, values: dict[str, object]) -> Decision:
+    return Decision(rule.action, rule.name, rule.text_hash, reason, rule.send_to, values, SLOTS[rule.slots], rule.when_incomplete)
+
+
+def _asks_for(decision: Decision) -> tuple[object, ...]:
+    """Everything that makes a difference to the study."""
+    return decision.action, decision.send_to, decision.slots, decision.when_incomplete
 
 
 def _truth(condition: _Condition, facts: Mapping[str, object]) -> bool | None:

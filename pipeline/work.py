@@ -30,15 +30,18 @@ from pipeline import report, rules
 from pipeline.decode import DecodeFailed, Decoder
 from pipeline.model import Classifier, ModelError
 from pipeline.orthanc import find_instance_by_dicomweb
-from pipeline.pixels import ModelImage, prepare, preview
+from pipeline.pixels import ModelImage, breast_edge, prepare, preview
 from pipeline.send import Found, Pacs, SendOutcome, find_instance, send
 from pipeline.upkeep import UPKEEP_SECONDS
-from store.archive import BEAT_SECONDS, Archive, NewObject, NewVersion
+from store.archive import Archive, NewObject, NewVersion
+from store.claims import BEAT_SECONDS, Claims
 from store.database import DatabaseAway, Engine
 from store.files import FileGone, Files
 from store.header import header_json, read_header
+from store.header_text import UNREADABLE
 from store.ledger import Delivery, DeliveryState, Ledger
 from store.look import Reading, ReadView
+from store.scoring import Scoring
 from store.study import ImageKind, Installation, Outcome, Policy, Scores, View, object_cause, run_id, version_cause
 from store.view import Resolved, resolve, resolve_view, unreadable
 
@@ -61,6 +64,8 @@ class Workshop:
     """Everything that a worker works with."""
 
     archive: Archive
+    scoring: Scoring
+    claims: Claims
     ledger: Ledger
     files: Files
     policy: Policy
@@ -88,7 +93,7 @@ def _here() -> Workshop:
 @DBOS.step(name="read_image")
 def _read_image(score_id: int) -> None:
     shop = _here()
-    task = shop.archive.score_task(score_id)
+    task = shop.scoring.task(score_id)
     if task is None:
         return
     started = time.monotonic()
@@ -97,31 +102,31 @@ def _read_image(score_id: int) -> None:
             raise DecodeFailed("its pixels are no longer kept; reprocess the study with --from-orthanc", permanent=True)
         shop.files.check(task.file_name)
         frame = shop.decoder.decode(shop.files.path(task.file_name))
-        if shop.archive.save_pixel_hash(score_id, frame.pixel_hash):
+        header = shop.scoring.header(task.instance_id)
+        if shop.scoring.save_pixel_hash(score_id, frame.pixel_hash, breast_edge(frame.pixels, header)):
             return
-        header = shop.archive.instance_header(task.instance_id)
         scores, picture = score_image(frame.pixels, header, shop)
         preview_file = shop.files.write(picture)
     except FileGone as error:
-        shop.archive.fail_score(score_id, str(error), permanent=True)
+        shop.scoring.fail(score_id, str(error), permanent=True)
         return
     except OSError as error:
         log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%s", task.sop_instance_uid, error.strerror)
-        shop.archive.postpone_score(score_id, f"the disk is away or full ({error.strerror}); it will be tried again")
+        shop.scoring.postpone(score_id, f"the disk is away or full ({error.strerror}); it will be tried again")
         return
     except DatabaseAway:
         raise
     except (DecodeFailed, ModelError) as error:
         permanent = error.permanent if isinstance(error, DecodeFailed) else True
         log.warning("image not read sop_instance_uid=%s permanent=%s reason=%s", task.sop_instance_uid, permanent, error)
-        shop.archive.fail_score(score_id, str(error), permanent=permanent)
+        shop.scoring.fail(score_id, str(error), permanent=permanent)
         return
     except Exception as error:  # the one catch-all of a worker: a surprise becomes a failed view, not a stuck study
         log.exception("image not read, unexpected sop_instance_uid=%s", task.sop_instance_uid)
-        shop.archive.fail_score(score_id, f"unexpected {type(error).__name__} while it was read; see the worker's log", permanent=False)
+        shop.scoring.fail(score_id, f"unexpected {type(error).__name__} while it was read; see the worker's log", permanent=False)
         return
     seconds = time.monotonic() - started
-    if not shop.archive.save_score(score_id, scores, preview_file, seconds):
+    if not shop.scoring.save(score_id, scores, preview_file, seconds):
         shop.files.remove(preview_file)
     log.info("image read sop_instance_uid=%s seconds=%.3f", task.sop_instance_uid, seconds)
 
@@ -182,8 +187,10 @@ def _advance_study(shop: Workshop, study_instance_uid: str) -> bool:
         try:
             shop.files.check(one.file_name)
             header = read_header(shop.files.path(one.file_name))
-            resolved[one.instance_id] = (resolve(header), header)
-        except (InvalidDicomError, FileGone, ValueError, RecursionError, EOFError) as error:
+            resolved[one.instance_id] = (resolve(header, shop.policy.dialect), header)
+        except (InvalidDicomError, *UNREADABLE) as error:
+            if isinstance(error, OSError) and not isinstance(error, FileGone):
+                raise  # the disk is away, the header is not to blame
             why = str(error) if isinstance(error, FileGone) else type(error).__name__
             resolved[one.instance_id] = (unreadable(f"its header could not be read: {why}"), None)
     return shop.archive.advance(study_instance_uid, resolved, shop.policy, decider(shop.rules, shop.timezone))
@@ -202,14 +209,19 @@ def decider(
     return decide
 
 
-def causes(reading: Reading, policy: Policy, installation: Installation) -> tuple[str, str]:
+def causes(reading: Reading, installation: Installation) -> tuple[str, str]:
     """(run id, cause without predecessor) of what would be written now: equal to the current version's means nothing to do."""
-    slots = [(read.view, read.candidate.sop_instance_uid, read.pixel_hash, read.scores is not None) for read in reading.views]
-    run = run_id(reading.study_instance_uid, slots, policy.model)
+    if reading.outcome is Outcome.WITHDRAWN:
+        assert reading.current is not None, "only what was said can be withdrawn"
+        run = reading.current.run_id
+    else:
+        slots = [(read.view, read.candidate.sop_instance_uid, read.pixel_hash, read.scores is not None) for read in reading.views]
+        run = run_id(reading.study_instance_uid, slots, reading.model)
     cause = version_cause(
         run=run,
         outcome=reading.outcome,
-        losers=reading.election.losers,
+        evidence=[read.candidate.evidence for read in reading.views],
+        losers=reading.losers,
         warnings=reading.warnings,
         copied_header=report.copied_header([read.header for read in reading.views]),
         writer_version=report.WRITER_VERSION,
@@ -227,11 +239,11 @@ def _report_study(shop: Workshop, study_instance_uid: str) -> None:
     reading = shop.archive.reading(study_instance_uid, shop.policy)
     if reading is None:
         return
-    if not any(read.scores for read in reading.views):
+    if reading.outcome is not Outcome.WITHDRAWN and not any(read.scores for read in reading.views):
         reasons = "; ".join(f"{read.view}: {read.failure}" for read in reading.views)
         shop.archive.settle_failed(study_instance_uid, reasons or "no view could be read")
         return
-    run, cause = causes(reading, shop.policy, shop.installation)
+    run, cause = causes(reading, shop.installation)
     if reading.current is not None and reading.current.cause == cause:
         reason = f"nothing changed: version {reading.current.number} says the same (model, options and images)"
         wanted, _ = _destinations(shop, reading)
@@ -249,7 +261,7 @@ def _report_study(shop: Workshop, study_instance_uid: str) -> None:
             run_id=run,
             cause=cause,
             object_cause=object_cause(cause, predecessors),
-            model=shop.policy.model,
+            model=reading.model,
             objects=objects,
             notes=notes,
         ),
@@ -267,9 +279,9 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
             views=tuple(_reported(shop, read) for read in reading.views),
             missing=reading.missing,
             outcome=reading.outcome,
-            losers=reading.election.losers,
+            losers=reading.losers,
             warnings=reading.warnings,
-            model=shop.policy.model,
+            model=reading.model,
             version_number=current.number + 1 if current else 1,
             created_at=reading.now,
             cause=object_cause(cause, tuple(sorted(one.sop_instance_uid for one in predecessors.values()))),
@@ -299,11 +311,14 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
 
 
 def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[str, ...]]:
-    """Where the rule sends results, as far as each destination takes this model's; the notes say where not, and why."""
+    """Where the rule sends results, as far as each destination takes this model's; the notes say where not, and why. A withdrawal goes to
+    whoever was sent what it withdraws."""
+    if reading.outcome is Outcome.WITHDRAWN:
+        return [pacs for pacs in shop.pacs if pacs.name in reading.send_to], ()
     if not reading.send_to:
         return [], ("not sent: no rule that says analyse names a destination for this study",)
     named = [pacs for pacs in shop.pacs if pacs.name in reading.send_to]
-    taken = [pacs for pacs in named if shop.policy.model.trained or pacs.accept_untrained]
+    taken = [pacs for pacs in named if reading.model.trained or pacs.accept_untrained]
     refusing = [pacs for pacs in named if pacs not in taken]
     notes = [f"not sent to {pacs.name}: the model is untrained and {pacs.name} has accept_untrained = false" for pacs in refusing]
     return taken, tuple(notes)
@@ -343,7 +358,7 @@ def _deliver(workflow_id: str) -> None:
     by_name = {pacs.name: pacs for pacs in shop.pacs}
     pacs = by_name.get(batch[0].destination)
     if pacs is None:
-        shop.archive.release([workflow_id], "its destination is gone from the configuration")
+        shop.claims.release([workflow_id], "its destination is gone from the configuration")
         shop.ledger.cancel(list(by_name))
         return
     _send(shop, pacs, [one for one in batch if one.state is DeliveryState.WAITING])
@@ -449,7 +464,7 @@ class Worker:
     def start(self) -> None:
         """Warm up, then launch the engine: unfinished workflows of this executor go on."""
         warm_up(self._shop)
-        self._shop.archive.beat(self._executor_id, "work")  # before the first claim, or another worker takes it for a dead one's
+        self._shop.claims.beat(self._executor_id, "work")  # before the first claim, or another worker takes it for a dead one's
         DBOS.listen_queues(list(_QUEUES))
         DBOS.launch()
         for name, concurrency in _QUEUES.items():
@@ -468,7 +483,7 @@ class Worker:
                     self.sweep()
                 if time.monotonic() - beaten >= BEAT_SECONDS:
                     beaten = time.monotonic()
-                    self._shop.archive.beat(self._executor_id, "work")
+                    self._shop.claims.beat(self._executor_id, "work")
                 if time.monotonic() - kept_up >= UPKEEP_SECONDS:
                     kept_up = time.monotonic()
                     self._shop.upkeep()
@@ -482,7 +497,7 @@ class Worker:
     def close(self) -> None:
         """Stop the engine, after giving running workflows a few seconds."""
         DBOS.destroy(workflow_completion_timeout_sec=5)
-        self._shop.archive.leave(self._executor_id)  # last: whoever sees no lease takes our work over
+        self._shop.claims.leave(self._executor_id)  # last: whoever sees no lease takes our work over
         self._shop.decoder.close()
 
     def tick(self) -> None:
@@ -490,7 +505,7 @@ class Worker:
         for claim in self._shop.archive.claim_studies():
             with SetWorkflowID(claim.workflow_id):
                 DBOS.enqueue_workflow("study", _study, claim.row)
-        for claim in self._shop.archive.claim_scores():
+        for claim in self._shop.scoring.claim():
             with SetWorkflowID(claim.workflow_id):
                 DBOS.enqueue_workflow("view", _view, int(claim.row))
         for claim in self._shop.ledger.claim():
@@ -506,10 +521,10 @@ class Worker:
 
     def sweep(self) -> None:
         """Take rows back whose workflow is absent, has ended without settling them, or belongs to a process that is dead."""
-        claimed = self._shop.archive.claimed(SWEEP_SECONDS)
+        claimed = self._shop.claims.claimed(SWEEP_SECONDS)
         if not claimed:
             return
-        living = {self._executor_id, *self._shop.archive.living("work")}
+        living = {self._executor_id, *self._shop.claims.living("work")}
         alive, deadly = set(), set()
         for status in DBOS.list_workflows(workflow_ids=claimed, load_input=False, load_output=False):
             if status.status in ("ENQUEUED", "DELAYED") or (status.status == "PENDING" and status.executor_id in living):
@@ -520,7 +535,7 @@ class Worker:
             elif status.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
                 deadly.add(status.workflow_id)
         lost = [workflow_id for workflow_id in claimed if workflow_id not in alive]
-        if lost and self._shop.archive.release(lost, "its worker died or lost its database", deadly=deadly):
+        if lost and self._shop.claims.release(lost, "its worker died or lost its database", deadly=deadly):
             log.warning("rows taken back from ended workflows count=%d first=%s", len(lost), lost[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
@@ -13,7 +14,19 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pipeline.report import Report, ReportedView
-from store.study import HANGING_ORDER, ImageKind, Installation, ModelIdentity, Outcome, Predecessor, Scores, View, ViewEvidence
+from store.study import (
+    HANGING_ORDER,
+    RANKING,
+    ImageKind,
+    Installation,
+    Loser,
+    ModelIdentity,
+    Outcome,
+    Predecessor,
+    Scores,
+    View,
+    ViewEvidence,
+)
 
 CLASSES = ("Mass", "Calcification", "Architectural/Asymmetry", "Normal")
 PROBABILITIES = {
@@ -57,6 +70,8 @@ def reported_view(
     failure: str = "",
     modifiers: tuple[str, ...] = (),
     warnings: tuple[str, ...] = (),
+    laterality_source: str = "ImageLaterality",
+    view_source: str = "ViewCodeSequence",
     picture: Any = "gradient",
 ) -> ReportedView:
     """`view` analysed with the scores of `PROBABILITIES`, or failed for the reason `failure`."""
@@ -77,9 +92,9 @@ def reported_view(
         evidence=ViewEvidence(
             view=view,
             laterality=view.laterality,
-            laterality_source="ImageLaterality",
+            laterality_source=laterality_source,
             view_position=view.position,
-            view_source="ViewCodeSequence",
+            view_source=view_source,
             kind=ImageKind.FFDM,
             modifiers=modifiers,
         ),
@@ -114,3 +129,28 @@ def made_report(
         "installation": INSTALLATION,
     }
     return Report(**(values | overrides))
+
+
+def loser(view: View, sop_instance_uid: str, *, rule: int = 7, predicted_class: str = "") -> Loser:
+    """An image of `view` that was passed over for the one of `made_report` by a rule of the election."""
+    return Loser(
+        view=view,
+        sop_instance_uid=sop_instance_uid,
+        winner_sop_instance_uid=mammogram(view).SOPInstanceUID,
+        rule=rule,
+        reason=RANKING[rule - 1],
+        predicted_class=predicted_class,
+    )
+
+
+def withdrawn_report(**overrides: Any) -> Report:
+    """The second version of `made_report`, which says that the first must not be used."""
+    values: dict[str, Any] = {
+        "outcome": Outcome.WITHDRAWN,
+        "warnings": ("every image was rejected",),
+        "version_number": 2,
+        "predecessors": PREDECESSORS,
+        "cause": "d" * 64,
+    }
+    report = made_report(**(values | overrides))
+    return replace(report, views=tuple(replace(one, scores=None, picture=None) for one in report.views))

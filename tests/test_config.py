@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mammograms_made import mammogram
 
 from listener.config import LISTED_TABLES, SINGLE_TABLES, Config, ConfigErrors, load
 from pipeline.rules import SYMBOLS, Action, Rule
 from pipeline.send import Pacs
+from store.study import ImageKind, View, WhenIncomplete
+from store.view import CID_4014, STANDARD, TRUSTED, Device, Dialect, resolve_view
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "config.toml"
@@ -32,6 +35,10 @@ name = "archive"
 ae_title = "ARCHIVE"
 host = "10.0.0.1"
 port = 104
+"""
+DEVICE = """[[device]]
+manufacturer = "Example"
+model = "One"
 """
 
 
@@ -55,7 +62,10 @@ def complaints(path: Path, text: str, environ: Mapping[str, str] | None = None) 
 
 def keys(table: type) -> dict[str, Any]:
     """Each key with its default; MISSING when it has none."""
-    return {field.name: field.default for field in dataclasses.fields(table)}
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(table)
+    }
 
 
 def plain(value: Any) -> Any:
@@ -83,8 +93,9 @@ def test_the_shipped_file_shows_every_key() -> None:
     for name, table in SINGLE_TABLES.items():
         assert shown[name].keys() == keys(table).keys(), name
         assert {key: value for key, value in shown[name].items() if value != plain(keys(table)[key])} == {}
-    for name, table in LISTED_TABLES.items():
-        assert shown[name][0].keys() == keys(table).keys(), name
+    for name in ("pacs", "rule"):
+        assert shown[name][0].keys() == keys(LISTED_TABLES[name]).keys(), name
+    assert set(LISTED_TABLES) == {"pacs", "rule", "device"} and "a [[device]] table: docs/configuration.md" in text
 
 
 def test_paths_are_relative_to_the_file(config_file: Path) -> None:
@@ -138,7 +149,7 @@ def test_the_environment_overrides_the_file(config_file: Path) -> None:
 def test_every_key_of_a_single_table_has_its_variable(config_file: Path) -> None:
     for name, table in SINGLE_TABLES.items():
         for key, default in keys(table).items():
-            said = ",".join(default) if isinstance(default, tuple) else str(plain(default))
+            said = {tuple: "", dict: "D=R"}.get(type(default), str(plain(default)))
             environ = {f"FOURVIEW_{name}__{key}".upper(): said or "A"}
             config = read(config_file, PACS.replace("archive", "orthanc") + 'url = "http://h"' + RULE, environ)
             assert getattr(getattr(config, name), key) is not None
@@ -176,6 +187,196 @@ def test_loopback_needs_no_password(config_file: Path, host: str) -> None:
 def test_another_address_must_be_allowed(config_file: Path, yes: str) -> None:
     config = read(config_file, '[http]\nhost = "0.0.0.0"' + RULE, {"FOURVIEW_HTTP__ALLOW_UNAUTHENTICATED": yes})
     assert config.http.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("written", "slots", "when_incomplete"),
+    [
+        ("", "standard", None),
+        ('slots = "standard"\nwhen_incomplete = ""', "standard", None),
+        ('slots = "left"', "left", None),
+        ('slots = "right"\nwhen_incomplete = "analyse"', "right", WhenIncomplete.ANALYSE),
+        ('when_incomplete = "hold"', "standard", WhenIncomplete.HOLD),
+        ('when_incomplete = "ignore"', "standard", WhenIncomplete.IGNORE),
+    ],
+)
+@pytest.mark.parametrize("action", [Action.ANALYSE, Action.HOLD])
+def test_a_rule_says_which_views_to_wait_for_and_where_results_go(
+    config_file: Path, action: Action, written: str, slots: str, when_incomplete: WhenIncomplete | None
+) -> None:
+    """Also a rule that holds: a person may release the study."""
+    [rule] = read(config_file, f'{PACS}{RULE.replace("hold", action)}send_to = ["archive"]\n{written}').rules
+    assert rule == Rule("all", "true", action, ("archive",), slots, when_incomplete)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("", {}),
+        ("side_words = {}", {}),
+        ('side_words = { D = "R", E = "L" }', {"D": "R", "E": "L"}),
+        ('side_words = { dx = "R", Sx = "L" }', {"DX": "R", "SX": "L"}),
+        ('side_words = { droite = "R", gauche = "L" }', {"DROITE": "R", "GAUCHE": "L"}),
+        ('side_words = { "우" = "R", "좌" = "L" }', {"우": "R", "좌": "L"}),
+        ('side_words = { "sağ" = "R", " sol " = "L" }', {"SAĞ": "R", "SOL": "L"}),
+        ('side_words = { LEFT = "L", R = "R", I = "L" }', {"LEFT": "L", "R": "R", "I": "L"}),
+        ('side_words.D = "R"\nside_words.E = "L"', {"D": "R", "E": "L"}),
+        ('[study.side_words]\nD = "R"', {"D": "R"}),
+    ],
+)
+def test_the_site_has_words_for_its_sides(config_file: Path, written: str, words: dict[str, str]) -> None:
+    dialect = read(config_file, f"[study]\n{written}\n{RULE}").dialect
+    assert (dialect.side_words, dialect.devices) == (words, ())
+
+
+def test_without_words_and_devices_headers_are_read_as_the_standard_says(config_file: Path) -> None:
+    assert read(config_file, RULE).dialect == STANDARD
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [("D=R,E=L", {"D": "R", "E": "L"}), (" d = R , 좌=L,", {"D": "R", "좌": "L"}), ("", {})],
+)
+def test_side_words_from_the_environment_replace_those_of_the_file(config_file: Path, said: str, words: dict[str, str]) -> None:
+    config = read(config_file, '[study]\nside_words = { DX = "R" }' + RULE, {"FOURVIEW_STUDY__SIDE_WORDS": said})
+    assert config.dialect.side_words == config.study.side_words == words
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ("D", "write words with their sides, with commas between them, as in D=R,E=L (got 'D')"),
+        ("D=X", "D: should be 'L' or 'R' (got 'X')"),
+        ("CC=R", "CC: CC is a view of CID 4014"),
+        ("LEFT=R", "LEFT: LEFT always says left; leave it out"),
+    ],
+)
+def test_side_words_from_the_environment_are_checked(config_file: Path, said: str, complaint: str) -> None:
+    [found] = complaints(config_file, RULE, {"FOURVIEW_STUDY__SIDE_WORDS": said})
+    assert found.startswith("environment FOURVIEW_STUDY__SIDE_WORDS: study.side_words") and complaint in found
+
+
+def test_devices_become_the_dialect(config_file: Path) -> None:
+    text = """
+[study]
+side_words = { D = "R" }
+[[device]]
+manufacturer = " Example Medical "
+model = "MAMMO 1000"
+side_words = { "좌" = "L", d = "L" }
+view_words = { obl = "mlo", "상하" = "CC", TAIL = "AT" }
+synthetic_words = ["sum  image", "S2D"]
+distrust = ["Laterality"]
+[[device]]
+manufacturer = "Example Medical"
+model = "Other"
+[device.side_words]
+SX = "L"
+[[device]]
+manufacturer = "Third"
+"""
+    dialect = read(config_file, text.replace(', TAIL = "AT"', "") + RULE).dialect
+    assert dialect == Dialect(
+        side_words={"D": "R"},
+        devices=(
+            Device(
+                manufacturer="Example Medical",
+                model="MAMMO 1000",
+                side_words={"좌": "L", "D": "L"},
+                view_words={"OBL": "MLO", "상하": "CC"},
+                synthetic_words=("SUM IMAGE", "S2D"),
+                distrust=("Laterality",),
+            ),
+            Device(manufacturer="Example Medical", model="Other", side_words={"SX": "L"}),
+            Device(manufacturer="Third"),
+        ),
+    )
+    [found] = complaints(config_file, text + RULE)
+    assert found.startswith("config.toml:8: device.view_words.TAIL: no view of CID 4014; write one of CC, MLO")
+
+
+PORTUGUESE = '[study]\nside_words = { D = "R", E = "L" }\n'
+ONE = """[[device]]
+manufacturer = "Example"
+side_words = { "좌" = "L", E = "R" }
+view_words = { OBL = "MLO" }
+synthetic_words = ["sum image"]
+distrust = ["ImageLaterality"]
+"""
+NO_SIDE = {"ImageLaterality": None, "Laterality": None, "PatientOrientation": None, "AnatomicRegionSequence": None}
+NOTHING = NO_SIDE | {"ViewCodeSequence": None, "ViewPosition": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "attributes", "side", "label", "kind"),
+    [
+        ("", NOTHING | {"SeriesDescription": "D CC"}, None, "CC", ImageKind.FFDM),
+        (PORTUGUESE, NOTHING | {"SeriesDescription": "D CC"}, "R", "CC", ImageKind.FFDM),
+        (PORTUGUESE, NOTHING | {"SeriesDescription": "Mama e - mlo"}, "L", "MLO", ImageKind.FFDM),
+        (PORTUGUESE, {"SeriesDescription": "D CC"}, "L", "CC", ImageKind.FFDM),  # the attribute counts
+        (PORTUGUESE, NOTHING | {"SeriesDescription": "E CC", "Manufacturer": "EXAMPLE "}, "L", "CC", ImageKind.FFDM),
+        (PORTUGUESE + ONE, NOTHING | {"SeriesDescription": "E CC", "Manufacturer": "EXAMPLE "}, "R", "CC", ImageKind.FFDM),
+        (PORTUGUESE + ONE, NOTHING | {"SeriesDescription": "D OBL", "Manufacturer": "Example"}, "R", "MLO", ImageKind.FFDM),
+        (PORTUGUESE + ONE, NOTHING | {"SeriesDescription": "좌 OBL", "Manufacturer": "Example"}, "L", "MLO", ImageKind.FFDM),
+        (PORTUGUESE + ONE, NOTHING | {"SeriesDescription": "좌 OBL", "Manufacturer": "Example 2"}, None, None, ImageKind.FFDM),
+        (ONE, {"SeriesDescription": "SUM-IMAGE", "Manufacturer": "Other"}, "L", "CC", ImageKind.FFDM),
+        (
+            ONE,
+            NO_SIDE | {"ImageLaterality": "R", "SeriesDescription": "Sum_Image", "Manufacturer": "Example"},
+            None,
+            "CC",
+            ImageKind.SYNTHETIC_2D,
+        ),
+    ],
+)
+def test_configured_words_are_what_headers_are_read_with(
+    config_file: Path, text: str, attributes: dict[str, Any], side: str | None, label: str | None, kind: ImageKind
+) -> None:
+    evidence = resolve_view(mammogram(View.L_CC, **attributes), read(config_file, text + RULE).dialect)
+    assert (evidence.laterality, evidence.view_position, evidence.kind) == (side, label, kind)
+
+
+@pytest.mark.parametrize("label", CID_4014)
+def test_a_word_may_mean_any_view_of_the_standard(config_file: Path, label: str) -> None:
+    config = read(config_file, f'[[device]]\nmodel = "M"\nview_words = {{ WORD = "{label}" }}{RULE}')
+    assert config.dialect.devices[0].view_words == {"WORD": label}
+
+
+@pytest.mark.parametrize("keyword", TRUSTED)
+def test_every_attribute_that_is_trusted_can_be_distrusted(config_file: Path, keyword: str) -> None:
+    config = read(config_file, f'[[device]]\nmodel = "M"\ndistrust = ["{keyword}"]{RULE}')
+    assert config.dialect.devices[0].distrust == (keyword,)
+    assert f"`{keyword}`" in DOCUMENT
+
+
+def device(**written: str) -> str:
+    return "\n[[device]]\n" + "".join(f'{key} = "{value}"\n' for key, value in written.items())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "key"),
+    [
+        ({"manufacturer": "GE", "model": "A"}, {"manufacturer": "GE", "model": "A"}, "model"),
+        ({"manufacturer": "GE", "model": "A"}, {"manufacturer": " ge ", "model": "a"}, "model"),
+        ({"manufacturer": "GE"}, {"manufacturer": "GE", "model": "A"}, "model"),
+        ({"manufacturer": "GE", "model": "A"}, {"manufacturer": "GE"}, "manufacturer"),
+        ({"manufacturer": "GE"}, {"model": "A"}, "model"),
+        ({"model": "A"}, {"manufacturer": "GE", "model": "A"}, "model"),
+        ({"manufacturer": "GE"}, {"manufacturer": "GE"}, "manufacturer"),
+        ({"manufacturer": "GE", "model": "A"}, {"manufacturer": "GE", "model": "B"}, ""),
+        ({"manufacturer": "GE", "model": "A"}, {"manufacturer": "Other", "model": "A"}, ""),
+        ({"manufacturer": "GE"}, {"manufacturer": "Other", "model": "A"}, ""),
+        ({"model": "A"}, {"model": "B"}, ""),
+    ],
+)
+def test_two_devices_never_match_the_same(config_file: Path, first: dict[str, str], second: dict[str, str], key: str) -> None:
+    text = device(**first) + device(**second) + RULE
+    if not key:
+        assert len(read(config_file, text).dialect.devices) == 2
+        return
+    line = 1 + text.splitlines().index("[[device]]", 2) + 1 + list(second).index(key)
+    [found] = complaints(config_file, text)
+    assert found.startswith(f"config.toml:{line}: device.{key}: [[device]] number 1 matches the same devices; write manufacturer and")
 
 
 def test_a_byte_order_mark_does_no_harm(config_file: Path) -> None:
@@ -238,6 +439,82 @@ MISTAKES = [
     (RULE + 'send_to = ["orthanc"]', "config.toml:6: rule.send_to: no [[pacs]] is named 'orthanc'"),
     (PACS + RULE + 'send_to = ["archiv"]', "config.toml:12: rule.send_to: no [[pacs]] is named 'archiv'; did you mean archive?"),
     (PACS + RULE.replace("hold", "ignore") + 'send_to = ["archive"]', "config.toml:12: rule.send_to: an ignored study has no results"),
+    (RULE + 'slots = "lefd"', "config.toml:6: rule.slots: should be 'standard', 'left' or 'right' (got 'lefd')"),
+    (RULE + 'slot = "left"', "config.toml:6: rule.slot: unknown key; did you mean slots?"),
+    (RULE + 'when_incomplete = "wait"', "config.toml:6: rule.when_incomplete: should be '', 'hold', 'analyse' or 'ignore' (got 'wait')"),
+    (
+        RULE.replace("hold", "ignore") + 'slots = "left"',
+        "config.toml:6: rule.slots: nothing is awaited of an ignored study; leave slots out",
+    ),
+    (RULE.replace("hold", "ignore") + 'when_incomplete = "hold"', "config.toml:6: rule.when_incomplete: nothing is awaited of an ignored"),
+    ("[device]\nmodel = 'A'", "config.toml:1: device: must be a list of tables; write [[device]]"),
+    ("device = [3]", "config.toml:1: device: must be a table; write [[device]]"),
+    ("[[device]]", "config.toml:1: device: would match every device; write manufacturer, model, or both"),
+    ("[[device]]\nmanufacturer = ''\nmodel = ''", "config.toml:1: device: would match every device"),
+    (DEVICE + 'modell = "A"', "config.toml:4: device.modell: unknown key; did you mean model?"),
+    (DEVICE + 'side_word = { D = "R" }', "config.toml:4: device.side_word: unknown key; did you mean side_words?"),
+    (DEVICE + "\n[device.side_word]\nD = 'R'", "config.toml:5: device.side_word: unknown key; did you mean side_words?"),
+    (DEVICE + "synthetic_words = 'S2D'", "config.toml:4: device.synthetic_words: should be a valid tuple"),
+    ('[[device]]\nmodel = "A\\u0007B"', "config.toml:2: device.model: write what the header says, without control characters"),
+    ('[[device]]\nmanufacturer = "GE"\nmodel = "  "', "config.toml:3: device.model: write what the header says"),
+    (f'[[device]]\nmodel = "{"A" * 65}"', "config.toml:2: device.model: String should have at most 64 characters"),
+    (DEVICE + 'synthetic_words = [" - "]', "config.toml:4: device.synthetic_words: write a word or several, with at least one letter"),
+    (DEVICE + 'synthetic_words = ["S2D", "cc"]', "config.toml:4: device.synthetic_words: CC names a side or a view, as acquired images do"),
+    (DEVICE + 'synthetic_words = ["R-CC"]', "config.toml:4: device.synthetic_words: R-CC names a side or a view"),
+    (DEVICE + 'synthetic_words = ["Left"]', "config.toml:4: device.synthetic_words: LEFT names a side or a view"),
+    (DEVICE + 'distrust = ["ImageLateralty"]', "config.toml:4: device.distrust: did you mean ImageLaterality? (got 'ImageLateralty')"),
+    (DEVICE + 'distrust = ["PixelData"]', f"config.toml:4: device.distrust: write one of {', '.join(TRUSTED)}"),
+    (DEVICE + "distrust = 'Laterality'", "config.toml:4: device.distrust: should be a valid tuple"),
+    (DEVICE + 'view_words = "OBL"', "config.toml:4: device.view_words: must be a table of words; write view_words = {"),
+    (DEVICE + 'view_words = { OBL = "MLOO" }', "config.toml:4: device.view_words.OBL: no view of CID 4014; did you mean MLO?"),
+    (DEVICE + 'view_words = { OBL = "?" }', "config.toml:4: device.view_words.OBL: no view of CID 4014; write one of CC, MLO, ML,"),
+    (DEVICE + "view_words = { OBL = 3 }", "config.toml:4: device.view_words.OBL: should be a valid string (got 3)"),
+    (DEVICE + "[device.view_words]\nA = 'CC'\nOBL = '?'", "config.toml:6: device.view_words.OBL: no view of CID 4014"),
+    (DEVICE + 'view_words = { CC = "MLO" }', "config.toml:4: device.view_words.CC: CC is a view of CID 4014 itself and never another one"),
+    (DEVICE + 'view_words = { LT = "CC" }', "config.toml:4: device.view_words.LT: LT says left and is never a view; leave it out"),
+    (DEVICE + 'view_words = { M = "ML" }', "config.toml:4: device.view_words.M: M stands for magnification (CID 4015)"),
+    (
+        DEVICE + 'view_words = { MO = "MLO" }',
+        "config.toml:4: device.view_words.MO: LMO means something else already; write a longer word",
+    ),
+    (DEVICE + 'view_words = { T = "CC" }', "config.toml:4: device.view_words.T: LT means something else already; write a longer word"),
+    (DEVICE + 'view_words = { SCC = "CC" }', "config.toml:4: device.view_words.SCC: SCC means something else already"),
+    (DEVICE + 'view_words = { RCC = "CC" }', "config.toml:4: device.view_words.RCC: RCC means something else already"),
+    (DEVICE + 'view_words = { CCID = "CC" }', "config.toml:4: device.view_words.CCID: CCID means something else already"),
+    (DEVICE + 'view_words = { "A B" = "CC" }', "config.toml:4: device.view_words.A B: write one word of letters and digits"),
+    (DEVICE + 'view_words = { OBL = "MLO", obl = "MLO" }', "config.toml:4: device.view_words.obl: OBL is here twice"),
+    (DEVICE + 'side_words = { D = "R" }\nview_words = { d = "CC" }', "config.toml:5: device.view_words.d: D is a side word as well"),
+    (
+        '[study]\nside_words = { D = "R" }\n' + DEVICE + 'view_words = { D = "CC" }',
+        "config.toml:6: device.view_words.D: D is a side word as",
+    ),
+    (DEVICE + 'side_words = { RIGHT = "L" }', "config.toml:4: device.side_words.RIGHT: RIGHT always says right; leave it out"),
+    ('[study]\nside_words = ["D"]', "config.toml:2: study.side_words: must be a table of words; write side_words = {"),
+    ('[study]\nside_words = { D = "r" }', "config.toml:2: study.side_words.D: should be 'L' or 'R' (got 'r')"),
+    ('[study]\nside_words.D = "B"', "config.toml:2: study.side_words.D: should be 'L' or 'R' (got 'B')"),
+    ("[study]\nside_words = { D = true }", "config.toml:2: study.side_words.D: should be 'L' or 'R' (got True)"),
+    ("[study.side_words]\nE = 'L'\n\"D E\" = 'R'", "config.toml:3: study.side_words.D E: write one word of letters and digits"),
+    ("[study]\nside_words = { 'D.' = 'R' }", "config.toml:2: study.side_words.D.: write one word of letters and digits"),
+    ("[study]\nside_words = { A_B = 'R' }", "config.toml:2: study.side_words.A_B: write one word of letters and digits"),
+    ("[study]\nside_words = { '' = 'R' }", "config.toml:2: study.side_words.: write one word of letters and digits"),
+    (
+        "[study]\nside_words = { 1 = 'R' }",
+        "config.toml:2: study.side_words.1: write one word of letters and digits with at least one letter",
+    ),
+    (
+        "[study]\nside_words = { D = 'R', d = 'L' }",
+        "config.toml:2: study.side_words.d: D is here twice; upper and lower case do not differ",
+    ),
+    ("[study]\nside_words = { L = 'R' }", "config.toml:2: study.side_words.L: L always says left; leave it out"),
+    ("[study]\nside_words = { rt = 'L' }", "config.toml:2: study.side_words.rt: RT always says right; leave it out"),
+    ("[study]\nside_words = { CC = 'R' }", "config.toml:2: study.side_words.CC: CC is a view of CID 4014 and is never a side"),
+    ("[study]\nside_words = { ml = 'L' }", "config.toml:2: study.side_words.ml: ML is a view of CID 4014 and is never a side"),
+    ("[study]\nside_words = { S = 'L' }", "config.toml:2: study.side_words.S: S stands for spot compression (CID 4015) in names of views"),
+    ("[study]\nside_words = { M = 'L' }", "config.toml:2: study.side_words.M: M stands for magnification (CID 4015) in names of views"),
+    ("[study]\nside_words = { X = 'L' }", "config.toml:2: study.side_words.X: XCC means something else already; write a longer word"),
+    ("[study]\nside_words = { LS = 'R' }", "config.toml:2: study.side_words.LS: LSCC means something else already"),
+    ("[study]\nside_words = { SPOT = 'R' }", "config.toml:2: study.side_words.SPOT: SPOT CC means something else already"),
+    ("[study]\nside_words = { MAG = 'R' }", "config.toml:2: study.side_words.MAG: MAG CC means something else already"),
 ]
 
 
@@ -293,6 +570,8 @@ def test_broken_toml_is_named_with_its_line(config_file: Path, text: str, compla
         ("FOURVIEW_", "named as in FOURVIEW_DICOM__PORT"),
         ("FOURVIEW_RULE", "can only be written in the configuration file"),
         ("FOURVIEW_PACS__0__PORT", "can only be written in the configuration file"),
+        ("FOURVIEW_DEVICE__MODEL", "[[pacs]], [[rule]], [[device]] can only be written in the configuration file"),
+        ("FOURVIEW_STUDY__SIDE_WORD", "did you mean FOURVIEW_STUDY__SIDE_WORDS?"),
     ],
 )
 def test_an_unknown_variable_is_named(config_file: Path, name: str, words: str) -> None:
@@ -381,4 +660,4 @@ def test_the_documents_examples_are_valid(config_file: Path) -> None:
     blocks = re.findall(r"(?ms)^```toml\n(.*?)^```", DOCUMENT)
     assert blocks
     for block in blocks:
-        assert read(config_file, pacs + block).rules
+        assert read(config_file, pacs + block + ("" if "[[rule]]" in block else RULE)).rules

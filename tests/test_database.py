@@ -118,7 +118,6 @@ def test_a_database_of_the_first_release_keeps_its_studies(empty_database_url: s
                 answer="refused",
             )
         )
-        )
     assert upgrade(engine) == ("0001", schema_revision(engine))
     stepped = SteppedStore(engine, tmp_path / "files")
     assert (stepped.state(), stepped.study()["state_reason"]) == ("held", "as it was")

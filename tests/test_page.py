@@ -13,10 +13,11 @@ from mammograms_made import mammogram
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from reports_made import MODEL, PREDECESSORS, as_received, made_report, reported_view
+from reports_made import MODEL, PREDECESSORS, as_received, loser, made_report, reported_view, withdrawn_report
 
 from pipeline.report import Report, build, page
-from store.study import HANGING_ORDER, Loser, Outcome, View
+from pipeline.report.remarks import further_notes, remarks, weighty_notes
+from store.study import HANGING_ORDER, Outcome, View
 
 Verified = Callable[[bytes], list[str]]
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
@@ -176,7 +177,32 @@ def test_unilateral_is_said_and_has_one_side(
 ) -> None:
     report = made_report(absent=(View.L_CC, View.L_MLO), outcome=Outcome.UNILATERAL)
     assert page_of(report)[0].ImageLaterality == "R"
-    assert "UNILATERAL: only the right breast was imaged; nothing is said about the left." in words_of(report)
+    said = words_of(report)
+    assert "UNILATERAL: this result covers the right breast only; nothing is said about the left." in said
+    assert "2 of 2 views of the right breast analysed" in said
+
+
+@pytest.mark.parametrize("side", ["R", "L"])
+def test_nothing_stands_where_the_absent_side_would_be(
+    side: str, words_of: Callable[[Report], str], page_of: Callable[[Report], tuple[Dataset, Picture]]
+) -> None:
+    absent = tuple(view for view in HANGING_ORDER if view.laterality != side)
+    report = made_report(absent=absent, outcome=Outcome.UNILATERAL)
+    said = words_of(report)
+    assert not [word for word in (*absent, "No image", "no image", "Not analysed", "missing") if word in said]
+    _, pixels = page_of(report)
+    views = pixels[400 : page.HEIGHT - page.FOOTER_HEIGHT - 8]
+    half = page.WIDTH // 2
+    there, not_there = (views[:, :half], views[:, half:]) if side == "R" else (views[:, half:], views[:, :half])
+    assert (not_there == np.array(page.GROUND, np.uint8)).all()
+    assert (there != np.array(page.GROUND, np.uint8)).any()
+
+
+def test_of_a_side_that_is_not_expected_nothing_is_said_either(words_of: Callable[[Report], str]) -> None:
+    """A rule that expects the left views only, of which one is missing."""
+    said = words_of(made_report(absent=(View.R_CC, View.R_MLO, View.L_MLO), missing=(View.L_MLO,), outcome=Outcome.PARTIAL))
+    assert "1 of 2 views of the left breast analysed" in said and "L-MLO: no image." in said and "No image" in said
+    assert "R-" not in said
 
 
 def test_an_untrained_model_is_written_across_all_views(words_of: Callable[[Report], str]) -> None:
@@ -209,11 +235,115 @@ def test_many_notes_and_long_names_do_not_overflow(
     report = made_report(
         *views,
         warnings=tuple(f"warning number {number} " + "with many words " * 20 for number in range(9)),
-        losers=(Loser(view=View.R_CC, sop_instance_uid="2.25.8", winner_sop_instance_uid="2.25.9", rule=4, reason="earlier"),),
+        losers=(loser(View.R_CC, "2.25.8", rule=4),),
         model=replace(MODEL, name="n" * 200, classes=classes),
     )
     page_of(report)
-    assert "More notes stand in the structured report of this version." in words_of(report)
+    assert "13 more in the structured report of this version" in words_of(report)
+
+
+def test_images_that_scored_otherwise_stand_above_the_warnings(words_of: Callable[[Report], str]) -> None:
+    losers = (
+        loser(View.L_MLO, "2.25.771234", predicted_class="Mass"),
+        loser(View.L_MLO, "2.25.885678", predicted_class="Calcification"),
+        loser(View.R_MLO, "2.25.995678", rule=3, predicted_class="Architectural/Asymmetry"),
+    )
+    report = made_report(reported_view(View.R_CC, laterality_source="operator"), losers=losers, warnings=("a warning",))
+    said = words_of(report).splitlines()
+    notes = [
+        "Another L-MLO of this study scored highest for Mass; see image ...1234.",
+        "R-CC: side assigned by an operator",
+        "a warning",
+        "L-MLO: several exposures of this view; one was used because it was acquired later (rule 7)",
+    ]
+    assert [line for line in said if line in notes] == notes
+    assert not any("5678" in line for line in said), "a loser that scored the same class is in the SR only"
+
+
+def test_images_that_scored_otherwise_are_never_crowded_out(words_of: Callable[[Report], str]) -> None:
+    report = made_report(
+        *(reported_view(view, laterality_source="operator", warnings=("w" * 300,)) for view in (View.L_CC, View.L_MLO)),
+        absent=(View.R_CC, View.R_MLO),
+        outcome=Outcome.PARTIAL,
+        losers=(loser(View.L_CC, "2.25.1111", predicted_class="Normal"), loser(View.L_MLO, "2.25.2222", predicted_class="Mass")),
+        model=replace(MODEL, trained=False),
+    )
+    said = words_of(report)
+    assert "...1111." in said and "...2222." in said
+    assert "7 more in the structured report of this version" in said.splitlines()
+
+
+NOTE = "a short note"
+LONG_NOTE = "a long note " * 40
+
+
+@pytest.mark.parametrize(
+    ("notes", "most", "shown"),
+    [
+        ([NOTE] * 3, 3, [NOTE] * 3),
+        ([NOTE] * 4, 3, [NOTE, NOTE, "2 more in the structured report of this version"]),
+        ([NOTE] * 4, 1, ["4 more in the structured report of this version"]),
+        ([NOTE, LONG_NOTE], 4, [NOTE, "a long note", "...", "1 more in the structured report of this version"]),
+        ([LONG_NOTE, NOTE], 3, ["a long note", "...", "2 more in the structured report of this version"]),
+        ([LONG_NOTE], 2, ["1 more in the structured report of this version"]),
+        ([], 3, []),
+    ],
+)
+def test_notes_that_do_not_fit_are_counted(notes: list[str], most: int, shown: list[str]) -> None:
+    """`shown`: what each line holds."""
+    lines = [line for line, _ in page.fitting([(note, page.WHITE) for note in notes], 28, 1000, most)]
+    assert len(lines) == len(shown)
+    assert all(part in line for line, part in zip(lines, shown, strict=True))
+    assert all(page._font(28).getlength(line) <= 1000 for line in lines)
+
+
+def test_every_note_of_the_page_stands_in_the_structured_report() -> None:
+    report = made_report(
+        reported_view(View.R_CC, view_source="operator", warnings=("lossy compression",)),
+        reported_view(View.R_MLO, failure="truncated"),
+        losers=(loser(View.L_MLO, "2.25.771234", predicted_class="Mass"), loser(View.L_CC, "2.25.8")),
+        outcome=Outcome.PARTIAL,
+        warnings=("a warning",),
+    )
+    notes = [*weighty_notes(report), *further_notes(report)]
+    assert len(notes) == 8
+    assert set(notes) <= set(remarks(report))
+
+
+def test_a_withdrawn_page_says_so_and_shows_nothing_else(
+    words_of: Callable[[Report], str], page_of: Callable[[Report], tuple[Dataset, Picture]]
+) -> None:
+    report = withdrawn_report(losers=(loser(View.L_MLO, "2.25.1234", predicted_class="Mass"),), model=replace(MODEL, trained=False))
+    ds, pixels = page_of(report)
+    assert (ds.Modality, ds.SeriesNumber, ds.InstanceNumber) == ("OT", 9102, 9998)
+    assert ds.ImageComments.startswith("WITHDRAWN: the earlier result of this study must not be used")
+    assert "SourceImageSequence" not in ds, "it was made from no image"
+    assert [item.ReferencedSOPInstanceUID for item in ds.ReferencedImageSequence] == [one.header.SOPInstanceUID for one in report.views]
+    assert ds.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == "2.25.57"
+    said = words_of(report)
+    assert said.splitlines().count("WITHDRAWN") == 1
+    unbroken = said.replace("\n", " ")
+    for words in (
+        "WITHDRAWN: the earlier result of this study must not be used. This version replaces it and says nothing about the images.",
+        "every image was rejected",
+        "Version 2, replaces version 1",
+        "AI output for research use only. NOT FOR DIAGNOSTIC USE.",
+        "Not reviewed by a physician.",
+    ):
+        assert words in unbroken
+    for absent in (*HANGING_ORDER, *MODEL.classes, "score", "analysed", "MEANINGLESS", "No image", "No picture", "Doe", "P1", "ACC1"):
+        assert absent not in said
+    colours = [(pixels == np.array(colour, np.uint8)).all(axis=2) for colour in page.CLASS_COLOURS.values()]
+    assert not np.any(colours)
+    columns = np.flatnonzero((pixels == np.array(page.ALARM, np.uint8)).all(axis=2)[500:740].any(axis=0))
+    inside = columns[(columns > 2 * page.MARGIN) & (columns < page.WIDTH - 2 * page.MARGIN)]
+    assert inside.max() - inside.min() > page.WIDTH * 0.7, "legible on a thumbnail"
+
+
+def test_many_reasons_of_a_withdrawal_do_not_overflow(words_of: Callable[[Report], str]) -> None:
+    said = words_of(withdrawn_report(warnings=tuple(f"reason {number} " + "with many words " * 20 for number in range(9))))
+    assert "reason 0" in said
+    assert any(line.endswith("more in the structured report of this version") for line in said.splitlines())
 
 
 def test_lines_are_never_wider_than_asked() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from skimage.measure import find_contours
 
 from pipeline import pixels as pixels_module
 from pipeline.decode import decode_file
-from pipeline.pixels import ModelImage, prepare, preview
+from pipeline.model import PROFILE_REVISIONS
+from pipeline.pixels import PROFILES, ModelImage, prepare, preview
 from store.study import View
 from tests.mammograms_made import breast_pixels, mammogram
 
@@ -72,6 +74,139 @@ def synthetic() -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
 SYNTHETIC = synthetic()
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A breast as an X-ray shows it, at the left edge: sizes as shares of the image's height and width, grey as shares of the range."""
+
+    rows: int = 416
+    columns: int = 320
+    depth: float = 0.55  # from chest wall to nipple
+    height: float = 0.7
+    middle: float = 0.5
+    skin: float = 0.15  # grey of fat under the skin; the gland comes on top of it
+    pectoral: float = 0.0  # width of the muscle's triangle at the upper edge, 0: none (CC)
+    implant: bool = False
+    gap: float = 0.0  # black between the image's edge and the chest wall
+    noise: float = 0.01
+    veil: float = 0.0  # grey of the air
+    seed: int = 0
+    letters: bool = False
+    far_letters: bool = False  # at the chest wall's edge, off the breast
+    rim: float = 0.0  # white film rim all round
+    chest_glow: bool = False  # light leaking in along the film's edge at the chest wall
+    paddle: bool = False
+    mask: float = 0.0  # a white collimator on the nipple's side
+
+    def places(self) -> tuple[Any, Any, Any, Any]:
+        """y and x, the distance from the breast's middle (1 at its edge, squared), and whether a place is breast."""
+        y, x = np.mgrid[0 : self.rows, 0 : self.columns]
+        y, x = (y + 0.5) / self.rows, (x + 0.5) / self.columns - self.gap
+        off = ((y - self.middle) / (self.height / 2)) ** 2 + (x / self.depth) ** 2
+        inside = (off < 1) & (x >= 0)
+        if self.pectoral:
+            # The axilla: the breast goes on to the upper edge, between the muscle and a line that runs in.
+            inner = self.pectoral + 0.12
+            inside |= (x >= 0) & (y < self.middle) & (x < inner + (self.depth - inner) * (y / self.middle) ** 2)
+        return y, x, off, inside
+
+    def box(self, *, side: str = "left") -> tuple[int, int, int, int]:
+        """Where the breast is: x_min, y_min, x_max, y_max, upper bounds exclusive."""
+        inside = self.places()[3]
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        x_min, x_max = int(columns[0]), int(columns[-1]) + 1
+        if side == "right":
+            x_min, x_max = self.columns - x_max, self.columns - x_min
+        return x_min, int(rows[0]), x_max, int(rows[-1]) + 1
+
+    def shown(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """float64 (rows, columns), 0...1, bright = dense."""
+        random = np.random.default_rng(self.seed)
+        y, x, off, inside = self.places()
+        picture = np.where(inside, self.skin + 0.35 * np.clip(1 - off, 0, 1), 0.0)
+        gland = np.zeros(picture.shape)
+        for _ in range(9):
+            down, right, spread = random.uniform(0.3, 0.7), random.uniform(0, 0.4), random.uniform(0.001, 0.01)
+            gland += np.exp(-((y - down) ** 2 + (x - right) ** 2) / spread)
+        picture += np.where(inside, 0.15 * np.minimum(gland, 1.5), 0)
+        if self.pectoral:
+            picture[(x >= 0) & (x / self.pectoral + y / 0.6 < 1)] = 0.75
+        if self.implant:
+            picture[inside & (((y - self.middle) / (self.height / 3)) ** 2 + ((x - 0.12) / 0.25) ** 2 < 1)] = 0.97
+        if self.chest_glow:
+            picture = np.maximum(picture, 0.3 * np.exp(-np.abs(x) / 0.02))
+        picture = picture + random.normal(0, self.noise, picture.shape) + 2 * self.noise + self.veil
+        if self.paddle:
+            picture[int(0.06 * self.rows) : int(0.06 * self.rows) + 3] = 0.4
+            picture[:, int(0.9 * self.columns) : int(0.9 * self.columns) + 3] = 0.4
+        for wanted, left in ((self.letters, 0.75), (self.far_letters, 0.0)):
+            if wanted:
+                top = picture[int(0.03 * self.rows) : int(0.1 * self.rows), int(left * self.columns) : int((left + 0.2) * self.columns)]
+                top[:, np.arange(top.shape[1]) % 12 < 7] = 1.0
+        if self.mask:
+            picture[:, self.columns - int(self.mask * self.columns) :] = 1.0
+        if self.rim:
+            thick = max(1, int(self.rim * self.columns))
+            picture[:thick] = picture[-thick:] = picture[:, :thick] = picture[:, -thick:] = 1.0
+        return np.clip(picture, 0, 1)
+
+    def stored(self, *, bits: int = 12, side: str = "left", inverse: bool = False) -> np.ndarray[Any, np.dtype[Any]]:
+        """The drawing in `bits` bits with the breast at `side`; `inverse` as MONOCHROME1 stores it."""
+        top = (1 << bits) - 1
+        values = np.round(self.shown() * top).astype(np.uint8 if bits == 8 else np.uint16)
+        if inverse:
+            values = top - values
+        return np.ascontiguousarray(values[:, ::-1] if side == "right" else values)
+
+
+CC = Drawing()
+MLO = Drawing(pectoral=0.35, height=0.8, middle=0.55)
+
+DRAWINGS = {
+    "CC": CC,
+    "MLO with the pectoral muscle": MLO,
+    "CC of a small breast": replace(CC, depth=0.2, height=0.35),
+    "CC of a large breast, cut above and below": replace(CC, depth=0.8, height=1.15),
+    "MLO of a large breast": replace(MLO, depth=0.8, height=1.0),
+    "CC off the middle": replace(CC, middle=0.3, height=0.5),
+    "dark fat": replace(CC, skin=0.04),
+    "noisy": replace(CC, noise=0.05),
+    "letters": replace(CC, letters=True),
+    "letters at the chest wall": replace(CC, far_letters=True),
+    "MLO, letters": replace(MLO, letters=True),
+    "film rim": replace(CC, rim=0.02),
+    "MLO, film rim": replace(MLO, rim=0.02, letters=True),
+    "glow along the film's edge": replace(CC, chest_glow=True),
+    "edges of the paddle": replace(CC, paddle=True),
+    "white collimator": replace(CC, mask=0.12),
+    "implant": replace(CC, implant=True),
+    "MLO, implant": replace(MLO, implant=True),
+    "implant, letters, rim": replace(CC, implant=True, letters=True, rim=0.02),
+    "narrow black border": replace(CC, gap=0.04),
+}
+
+
+drawings = st.builds(
+    Drawing,
+    rows=st.integers(120, 500),
+    columns=st.integers(100, 420),
+    depth=st.floats(0.1, 1.3),
+    height=st.floats(0.2, 1.5),
+    middle=st.floats(0.2, 0.8),
+    skin=st.floats(0.03, 0.3),
+    pectoral=st.just(0.0) | st.floats(0.1, 0.7),
+    implant=st.booleans(),
+    gap=st.just(0.0) | st.floats(0, 0.1),
+    noise=st.floats(0.001, 0.08),
+    seed=st.integers(0, 1000),
+    letters=st.booleans(),
+    far_letters=st.booleans(),
+    rim=st.just(0.0) | st.floats(0.003, 0.03),
+    chest_glow=st.booleans(),
+    paddle=st.booleans(),
+    mask=st.just(0.0) | st.floats(0.02, 0.25),
+)
+
+
 def as_bytes(image: ModelImage) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The 8-bit picture behind profile `reference`."""
     picture = np.round(image.grey * 255).astype(np.uint8)
@@ -81,6 +216,10 @@ def as_bytes(image: ModelImage) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def header(**overrides: Any) -> Dataset:
     return mammogram(**{"WindowCenter": None, "WindowWidth": None, **overrides})
+
+
+def inverse_header(**overrides: Any) -> Dataset:
+    return header(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE", **overrides)
 
 
 def pixels_of(name: str) -> np.ndarray[Any, np.dtype[Any]]:
@@ -158,6 +297,15 @@ def grey_of(values: list[int], *, dtype: str = "u2", **overrides: Any) -> list[f
 MALFORMED = object()
 
 
+def malformed(overrides: dict[str, Any]) -> Dataset:
+    """A header with `overrides`, of which those that are MALFORMED cannot be converted."""
+    ds = header(**{keyword: value for keyword, value in overrides.items() if value is not MALFORMED})
+    for keyword in (keyword for keyword, value in overrides.items() if value is MALFORMED):
+        tag = Tag(keyword)
+        ds[tag] = RawDataElement(tag, "DS", 4, b"1x,2", 0, False, True)
+    return ds
+
+
 def lut(descriptor: list[int], data: list[int]) -> Dataset:
     item = Dataset()
     item.LUTDescriptor, item.LUTData = descriptor, data
@@ -190,6 +338,16 @@ def lut(descriptor: list[int], data: list[int]) -> Dataset:
             [0.5],
         ),
         ({"ModalityLUTSequence": [lut([3, 0, 16], [7, 9, 8])]}, [0, 1, 2], [0, 1, 0.5]),
+        (
+            {
+                "ModalityLUTSequence": [lut([3, 0, 16], [0, 300, 100])],
+                "WindowCenter": "100",
+                "WindowWidth": "200",
+                "VOILUTFunction": "LINEAR_EXACT",
+            },
+            [0, 1, 2],
+            [0, 1, 0.5],
+        ),
         # none: the full range, padding left out
         ({}, [100, 150, 200], [0, 0.5, 1]),
         ({"PixelPaddingValue": 0}, [0, 100, 200], [0, 0, 1]),
@@ -203,9 +361,15 @@ def test_stored_values_become_grey_as_the_standard_says(overrides: dict[str, Any
     assert grey_of(values, **overrides) == pytest.approx(expected, abs=1e-6)
 
 
+def test_padding_that_eight_bits_cannot_hold_is_none_of_their_values() -> None:
+    assert grey_of([0, 44, 88], dtype="u1", PixelPaddingValue=300) == pytest.approx([0, 0.5, 1])  # 300 is 44 in 8 bits
+    assert grey_of([0, 50, 100, 200], dtype="u1", PixelPaddingValue=4095, PixelPaddingRangeLimit=150) == pytest.approx([0, 0.5, 1, 0])
+
+
 def test_signed_values_are_signed() -> None:
     assert grey_of([-100, 0, 100], dtype="i2") == pytest.approx([0, 0.5, 1])
     assert grey_of([-5, 0, 10], dtype="i2", PixelRepresentation=1, PixelPaddingValue=-5) == pytest.approx([0, 0, 1])
+    assert grey_of([-5, 0, 10], dtype="i2", PixelPaddingValue=65531) == pytest.approx([0, 0, 1])  # -5 in a header that says unsigned
 
 
 @pytest.mark.parametrize(
@@ -225,11 +389,7 @@ def test_signed_values_are_signed() -> None:
     ],
 )
 def test_an_unusable_header_is_a_warning_and_the_picture_is_still_one(overrides: dict[str, Any], words: str) -> None:
-    ds = header(**{keyword: value for keyword, value in overrides.items() if value is not MALFORMED})
-    for keyword in (keyword for keyword, value in overrides.items() if value is MALFORMED):
-        tag = Tag(keyword)
-        ds[tag] = RawDataElement(tag, "DS", 4, b"1x,2", 0, False, True)
-    image = prepare(breast_pixels(View.L_CC), ds, profile="presentation", size=64)
+    image = prepare(breast_pixels(View.L_CC), malformed(overrides), profile="presentation", size=64)
     assert any(words in warning for warning in image.warnings)
     assert image.grey.max() > 0.5
     assert image.grey.min() >= 0
@@ -253,6 +413,14 @@ def test_an_image_of_nothing_is_taken_whole_with_a_warning(profile: str, pixels:
     assert np.isfinite(image.grey).all()
 
 
+def test_an_image_of_8192_by_8192_pixels_is_read() -> None:
+    pixels = np.kron(breast_pixels(View.R_MLO, rows=256, columns=256), np.ones((32, 32), np.uint16))
+    assert pixels.shape == (8192, 8192)
+    image = prepare(pixels, mammogram(), profile="presentation")
+    assert image.warnings == ()
+    assert image.box == pytest.approx((2500, 600, 8192, 7600), abs=500)
+
+
 @pytest.mark.parametrize("profile", ["presentation", "reference"])
 def test_eight_bits_are_never_read_silently(profile: str) -> None:
     image = prepare(SYNTHETIC["8 bits"], header(), profile=profile)
@@ -266,17 +434,18 @@ def test_an_unknown_profile_is_an_error() -> None:
 
 # ---- the breast ----
 
-#: Where the breast lies on the eight films, looked at and written down by hand: the box must hold `core` (x_min, y_min, x_max, y_max) and
-#: lie within `outer`, which leaves the white rims, the letters and the glow along the film's edges out.
+#: Where the breast lies on the eight films, looked at and written down by hand from pictures brightened until the skin line showed: the box
+#: must hold `core` (x_min, y_min, x_max, y_max: nipple, skin, lower fold) and lie within `outer`, which leaves the white rims, the letters
+#: and most of the light that leaked in along the film's edges out.
 BY_EYE = {
-    "sfm-benign-0/1-130.dcm": ((20, 700, 1440, 3850), (0, 300, 1750, 4250)),
-    "sfm-benign-0/1-131.dcm": ((20, 20, 1420, 3850), (0, 0, 1700, 4250)),
-    "sfm-benign-0/1-132.dcm": ((1680, 1000, 2840, 3950), (1400, 700, 2864, 4300)),
-    "sfm-benign-0/1-133.dcm": ((1450, 20, 2890, 3750), (1150, 0, 2913, 4100)),
-    "sfm-malign-0/1-280.dcm": ((20, 720, 1550, 4230), (0, 300, 1800, 4600)),
-    "sfm-malign-0/1-281.dcm": ((20, 60, 1650, 3950), (0, 12, 1850, 4500)),
-    "sfm-malign-0/1-282.dcm": ((1160, 650, 2570, 4150), (950, 300, 2586, 4550)),
-    "sfm-malign-0/1-283.dcm": ((1060, 70, 2615, 4100), (850, 20, 2632, 4550)),
+    "sfm-benign-0/1-130.dcm": ((4, 620, 1575, 3890), (0, 300, 1800, 4250)),
+    "sfm-benign-0/1-131.dcm": ((4, 4, 1490, 3980), (0, 0, 1750, 4300)),
+    "sfm-benign-0/1-132.dcm": ((1495, 900, 2850, 4010), (1300, 650, 2864, 4300)),
+    "sfm-benign-0/1-133.dcm": ((1380, 4, 2900, 3760), (1200, 0, 2918, 4050)),
+    "sfm-malign-0/1-280.dcm": ((14, 680, 1595, 4270), (2, 400, 1800, 4600)),
+    "sfm-malign-0/1-281.dcm": ((14, 50, 1670, 3980), (0, 29, 1850, 4400)),
+    "sfm-malign-0/1-282.dcm": ((1122, 560, 2570, 4140), (950, 350, 2583, 4500)),
+    "sfm-malign-0/1-283.dcm": ((1020, 60, 2615, 4290), (850, 43, 2631, 4550)),
 }
 
 
@@ -286,6 +455,28 @@ def test_the_crop_of_real_films_holds_the_breast_and_leaves_the_rim_out(name: st
     core, outer = BY_EYE[name]
     assert box[0] <= core[0] and box[1] <= core[1] and box[2] >= core[2] and box[3] >= core[3]
     assert box[0] >= outer[0] and box[1] >= outer[1] and box[2] <= outer[2] and box[3] <= outer[3]
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_the_crop_of_a_drawn_breast_holds_it_and_little_else(name: str, side: str, inverse: bool) -> None:
+    drawing = replace(DRAWINGS[name], rows=1040, columns=800)
+    ds = inverse_header() if inverse else header()
+    box = np.array(prepare(drawing.stored(side=side, inverse=inverse), ds, profile="presentation", size=64).box)
+    beyond = (box - drawing.box(side=side)) * (-1, -1, 1, 1) / 1040  # by how much the crop is larger on each side
+    if drawing.rim:
+        assert box[0] >= 16 - 1 and box[1] >= 16 - 1 and box[2] <= 800 - 16 + 1 and box[3] <= 1040 - 16 + 1
+    assert beyond.min() >= -(drawing.rim * 0.8 + 0.008)  # under the rim, and the glow along one, no breast can be held
+    assert beyond.max() <= 0.06
+
+
+def test_a_strip_of_padding_beside_veiled_air_is_not_mistaken_for_the_air() -> None:
+    drawing = replace(MLO, rows=1040, columns=800, veil=0.05)
+    stored = drawing.stored()
+    stored[:, 520:] = 4095
+    box = prepare(stored, header(PixelPaddingValue=4095), profile="presentation").box
+    assert np.abs(np.array(box) - drawing.box()).max() <= 0.06 * 1040
 
 
 def breast_with(change: Callable[[Any], None]) -> tuple[Any, Any]:
@@ -354,6 +545,56 @@ def test_the_aspect_is_kept_in_a_square() -> None:
     assert shown == pytest.approx((y_max - y_min) / (x_max - x_min), rel=0.05)
 
 
+# ---- geometry ----
+
+boxes = st.tuples(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 4000), st.integers(1, 4000)).map(
+    lambda at: (at[0], at[1], at[0] + at[2], at[1] + at[3])
+)
+
+
+@settings(deadline=None)
+@given(boxes, st.integers(8, 1024), st.booleans(), st.floats(-10, 5000), st.floats(-10, 5000))
+def test_there_and_back_is_the_same_place(box: Any, size: int, stretched: bool, x: float, y: float) -> None:
+    image = ModelImage(np.zeros((size, size), np.float32), box, 0.0, (), stretched)
+    geometry = image.geometry
+    assert geometry.to_image(*geometry.to_model(x, y)) == pytest.approx((x, y), abs=1e-6)
+    assert geometry.to_model(box[0], box[1]) == pytest.approx(geometry.target[:2])
+    assert geometry.to_model(box[2], box[3]) == pytest.approx(geometry.target[2:])
+    left, top, right, bottom = geometry.target
+    assert left == size - right >= 0
+    assert top == size - bottom >= 0
+    if stretched:
+        assert geometry.target == (0, 0, size, size)
+    else:
+        sides = np.array([box[2] - box[0], box[3] - box[1]])
+        most = 1 if sides.min() * size >= 2 * sides.max() else 2
+        assert np.abs((right - left, bottom - top) - sides * size / sides.max()).max() <= most
+
+
+@pytest.mark.parametrize("profile", ["presentation", "reference"])
+@pytest.mark.parametrize("at", [(130, 500), (300, 800), (40, 300)])
+def test_a_spot_is_found_where_the_geometry_says(profile: str, at: tuple[int, int]) -> None:
+    x, y = at
+    plain = (breast_pixels(View.L_CC, rows=1200, columns=900).astype(int) // 64 + 10).astype(np.uint16)
+    plain[plain == 10] = 0  # under 256 throughout: nothing wraps round in `reference`
+    spotted = plain.copy()
+    spotted[y - 6 : y + 6, x - 6 : x + 6] = 250
+    ds = header(WindowCenter="128", WindowWidth="256")
+    image = prepare(spotted, ds, profile=profile)
+    without = prepare(plain, ds, profile=profile)
+    assert image.box == without.box
+    found = np.clip(image.grey - without.grey, 0, None)
+    rows, columns = np.mgrid[0:512, 0:512] + 0.5
+    middle = float((columns * found).sum() / found.sum()), float((rows * found).sum() / found.sum())
+    assert image.geometry.to_image(*middle) == pytest.approx(at, abs=1.5)
+    assert image.geometry.to_model(*at) == pytest.approx(middle, abs=1.0)
+
+
+def test_every_profile_has_a_revision() -> None:
+    assert set(PROFILE_REVISIONS) == set(PROFILES)
+    assert all(PROFILE_REVISIONS.values())
+
+
 # ---- laws ----
 
 breasts = st.builds(
@@ -366,7 +607,7 @@ breasts = st.builds(
 
 
 @LAWS
-@given(breasts)
+@given(breasts | drawings.map(Drawing.stored))
 def test_the_crop_of_the_mirrored_image_is_the_mirror_of_the_crop(pixels: Any) -> None:
     ds = mammogram()
     image = prepare(pixels, ds, profile="presentation")
@@ -378,7 +619,7 @@ def test_the_crop_of_the_mirrored_image_is_the_mirror_of_the_crop(pixels: Any) -
 
 
 @LAWS
-@given(breasts, st.integers(1200, 2400), st.integers(800, 3000))
+@given(breasts | drawings.map(Drawing.stored), st.integers(1200, 2400), st.integers(800, 3000))
 def test_a_window_in_the_header_or_applied_beforehand_gives_the_same_input(pixels: Any, center: int, width: int) -> None:
     ds = header(WindowCenter=str(center), WindowWidth=str(width))
     in_header = prepare(pixels, ds, profile="presentation")
@@ -391,7 +632,7 @@ def test_a_window_in_the_header_or_applied_beforehand_gives_the_same_input(pixel
 
 
 @LAWS
-@given(breasts, st.integers(1200, 2400), st.integers(800, 3000))
+@given(breasts | drawings.map(Drawing.stored), st.integers(1200, 2400), st.integers(800, 3000))
 def test_polarity_does_not_matter(pixels: Any, center: int, width: int) -> None:
     bright = prepare(pixels, header(WindowCenter=str(center), WindowWidth=str(width)), profile="presentation")
     inverse = header(

@@ -19,11 +19,12 @@ import pytest
 from mammograms_made import mammogram
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from reports_made import MODEL, PREDECESSORS, as_received, made_report, reported_view
+from reports_made import MODEL, PREDECESSORS, as_received, made_report, reported_view, withdrawn_report
 
-from pipeline.report import build, copied_header
+from pipeline.report import COPIED_KEYWORDS, build, copied_header
 from pipeline.report.uids import derived_uid
-from store.study import HANGING_ORDER, View
+from store.study import HANGING_ORDER, ModelIdentity, Outcome, View
+from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS
 
 Verified = Callable[[bytes], list[str]]
 
@@ -90,6 +91,19 @@ def test_a_new_version_of_the_model_stays_in_the_series_but_meaningless_numbers_
     assert len(set(series.values())) == 4
 
 
+@pytest.mark.parametrize("model", [MODEL, replace(MODEL, trained=False)], ids=["trained", "untrained"])
+def test_a_withdrawn_version_lies_beside_what_it_replaces(model: ModelIdentity, verified: Verified) -> None:
+    first = built(made_report(model=model), verified)
+    withdrawn = built(withdrawn_report(model=model), verified)
+    for old, new in zip(first, withdrawn, strict=True):
+        assert (old.SeriesInstanceUID, old.SeriesDescription) == (new.SeriesInstanceUID, new.SeriesDescription)
+        assert (old.PatientID, old.StudyInstanceUID, old.AccessionNumber) == (new.PatientID, new.StudyInstanceUID, new.AccessionNumber)
+        assert old.SOPInstanceUID != new.SOPInstanceUID
+        assert "must not be used" not in said(old)
+        assert "WITHDRAWN: the earlier result of this study must not be used" in said(new)
+    assert withdrawn[0].InstanceNumber > first[0].InstanceNumber and withdrawn[1].InstanceNumber < first[1].InstanceNumber
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [({"trained": False}, "UNTRAINED"), ({"engine": "simulated"}, "SIMULATED"), ({"engine": "simulated", "trained": False}, "SIMULATED")],
@@ -105,14 +119,16 @@ def test_every_output_of_a_meaningless_model_says_so(change: dict[str, Any], wor
 BUILD_ELSEWHERE = """
 import hashlib, json, sys
 from dataclasses import replace
-from reports_made import PREDECESSORS, MODEL, made_report, reported_view
+from reports_made import PREDECESSORS, MODEL, loser, made_report, reported_view, withdrawn_report
 from pipeline.report import build
 from store.study import Outcome, View
 report = made_report(
     reported_view(View.L_MLO, failure="truncated"), model=replace(MODEL, trained=False, options=(("flip", "yes"), ("rotate", "5"))),
     outcome=Outcome.PARTIAL, version_number=2, predecessors=PREDECESSORS, warnings=("a warning",),
+    losers=tuple(loser(View.L_CC, uid, predicted_class="Normal") for uid in ("2.25.71234", "2.25.81234", "2.25.91234")),
 )
-print(json.dumps([[one.kind, hashlib.sha256(one.data).hexdigest(), hashlib.sha256(one.png or b"").hexdigest()] for one in build(report)]))
+objects = (*build(report), *build(withdrawn_report()))
+print(json.dumps([[one.kind, hashlib.sha256(one.data).hexdigest(), hashlib.sha256(one.png or b"").hexdigest()] for one in objects]))
 """
 
 
@@ -128,7 +144,7 @@ def test_building_again_in_a_fresh_process_gives_the_same_bytes() -> None:
 
     once, again = elsewhere("1", "UTC"), elsewhere("4242", "Pacific/Auckland")
     assert once == again
-    assert [kind for kind, *_ in once] == ["sr", "page"]
+    assert [kind for kind, *_ in once] == ["sr", "page", "sr", "page"]
 
 
 def test_the_bytes_are_a_part_10_file_of_the_data_set() -> None:
@@ -259,6 +275,7 @@ def test_copied_header_is_exactly_what_is_copied(verified: Verified) -> None:
         }
     )
     copied = copied_header(report.headers)
+    assert set(copied) == set(COPIED_KEYWORDS)
     structured_report, page = built(report, verified)
     in_request = {"RequestedProcedureID", "RequestedProcedureDescription"}
     for ds in (structured_report, page):
@@ -270,6 +287,12 @@ def test_copied_header_is_exactly_what_is_copied(verified: Verified) -> None:
     request = structured_report.ReferencedRequestSequence[0]
     assert {keyword: request.get(keyword) for keyword in in_request} == {keyword: copied[keyword] for keyword in in_request}
     assert request.AccessionNumber == copied["AccessionNumber"]
+
+
+def test_whatever_is_copied_makes_a_new_version_when_it_changes() -> None:
+    """An image that comes again with a corrected header: what the store looks at must hold all that a result copies."""
+    of_items = {keyword for keywords in COPIED_OF_ITEMS.values() for keyword in keywords}
+    assert set(COPIED_KEYWORDS) <= {*DEMOGRAPHICS, *COPIED_OF_ITEMS, *of_items}
 
 
 def test_a_changed_name_changes_the_copied_header_and_a_changed_exposure_does_not() -> None:
@@ -300,6 +323,10 @@ def test_nothing_is_built_without_scores_or_without_a_time_zone() -> None:
     failed = [reported_view(view, failure="truncated") for view in HANGING_ORDER]
     with pytest.raises(ValueError, match="no view has scores"):
         build(made_report(*failed))
+    with pytest.raises(ValueError, match="without their scores"):
+        build(made_report(outcome=Outcome.WITHDRAWN))
+    with pytest.raises(ValueError, match="names the views"):
+        build(withdrawn_report(absent=HANGING_ORDER))
     with pytest.raises(ValueError, match="time zone"):
         build(made_report(created_at=datetime(2026, 11, 20)))
 
@@ -313,9 +340,9 @@ def test_derived_uids_keep_parts_apart() -> None:
 
 def test_no_output_gives_a_verdict(verified: Verified) -> None:
     """The words that must not be said; the one sentence that may say "cancer" says what is not excluded."""
-    structured_report, page = built(made_report(), verified)
+    objects = [*built(made_report(), verified), *built(withdrawn_report(), verified)]
     allowed = "This does not exclude cancer."
-    for ds in (structured_report, page):
+    for ds in objects:
         words = said(ds).replace(allowed, "").lower()
         assert not [
             word for word in ("cancer", "bi-rads", "birads", "malignan", "benign", "normal patient", "breast normal") if word in words

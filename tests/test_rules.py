@@ -15,8 +15,8 @@ from mammograms_made import mammogram
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-from pipeline.rules import SYMBOLS, Action, Rule, RuleError, check, decide, facts
-from store.study import HANGING_ORDER, ImageKind, View
+from pipeline.rules import SLOTS, SYMBOLS, Action, Rule, RuleError, check, decide, facts
+from store.study import HANGING_ORDER, ImageKind, View, WhenIncomplete
 
 TODAY = date(2026, 11, 23)
 T, F, U = True, False, None
@@ -228,9 +228,59 @@ def test_a_rules_hash_changes_with_every_word() -> None:
         Rule("a", "true", Action.HOLD, ("b",)),
         Rule("a", "true", Action.ANALYSE, ("b", "c")),
         Rule("a", "true", Action.ANALYSE, ()),
+        Rule("a", "true", Action.ANALYSE, ("b",), "left"),
+        Rule("a", "true", Action.ANALYSE, ("b",), "right"),
+        Rule("a", "true", Action.ANALYSE, ("b", "left")),
+        Rule("a", "true", Action.ANALYSE, ("b", "slots", "left")),
+        *(Rule("a", "true", Action.ANALYSE, ("b",), when_incomplete=said) for said in WhenIncomplete),
+        *(Rule("a", "true", Action.ANALYSE, ("b",), "left", said) for said in WhenIncomplete),
+        Rule("a", "true", Action.ANALYSE, ("b", "hold")),
     ]
-    assert len({other.text_hash for other in [rule, *others]}) == 6
+    assert len({other.text_hash for other in [rule, *others]}) == 1 + len(others)
     assert rule.text_hash == Rule("a", "true", Action.ANALYSE, ("b",)).text_hash
+
+
+def test_a_rule_that_says_nothing_of_slots_keeps_the_hash_that_databases_hold() -> None:
+    kept = "0b28082d6bd12b446936d9fed865d07738c7db36a4d0582361ade561bb469794"  # written before rules had slots
+    assert Rule("a", "true", Action.ANALYSE, ("b",)).text_hash == kept
+    assert Rule("a", "true", Action.ANALYSE, ("b",), "standard", None).text_hash == kept
+
+
+# Slots, and what happens when some stay empty
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("standard", (View.R_CC, View.L_CC, View.R_MLO, View.L_MLO)),
+        ("left", (View.L_CC, View.L_MLO)),
+        ("right", (View.R_CC, View.R_MLO)),
+    ],
+)
+@pytest.mark.parametrize("when_incomplete", [None, *WhenIncomplete])
+@pytest.mark.parametrize("action", [Action.ANALYSE, Action.HOLD])
+def test_the_rule_that_decides_says_which_views_are_expected(
+    word: str, expected: tuple[View, ...], when_incomplete: WhenIncomplete | None, action: Action
+) -> None:
+    rules = [
+        Rule("another", "false", Action.ANALYSE, ("b",), "right" if word == "left" else "left", WhenIncomplete.IGNORE),
+        Rule("this", "true", action, ("a",), word, when_incomplete),
+        Rule("later", "true", Action.ANALYSE, ("c",)),
+    ]
+    decision = decide(rules, ABSENT)
+    assert (decision.rule_name, decision.action, decision.send_to) == ("this", action, ("a",))
+    assert (decision.slots, decision.when_incomplete) == (expected, when_incomplete)
+
+
+def test_without_a_match_the_standard_views_are_expected() -> None:
+    for rules in ([], [Rule("r", "false", Action.ANALYSE, ("a",), "left", WhenIncomplete.ANALYSE)]):
+        decision = decide(rules, ABSENT)
+        assert (decision.action, decision.slots, decision.when_incomplete) == (Action.IGNORE, HANGING_ORDER, None)
+
+
+def test_there_are_three_profiles_of_slots() -> None:
+    assert list(SLOTS) == ["standard", "left", "right"]
+    assert SLOTS["standard"] == HANGING_ORDER
 
 
 # Studies of unknown age
@@ -247,6 +297,9 @@ ADULT = Rule("adult", "PatientAge >= 18 and StudyAge <= 14", Action.ANALYSE)
 NEVER = Rule("never", "StudyAge < 0", Action.ANALYSE)
 BETWEEN = Rule("between", "StudyAge > 13 and StudyAge < 15", Action.ANALYSE)
 EITHER = Rule("either", "StudyAge <= 14 or StudyAge > 14", Action.ANALYSE, ("orthanc",))
+LEFT = Rule("left", 'Modality == "MG" and StudyAge <= 14', Action.ANALYSE, ("orthanc",), "left")
+PARTIAL = Rule("partial", 'Modality == "MG" and StudyAge <= 14', Action.ANALYSE, ("orthanc",), when_incomplete=WhenIncomplete.ANALYSE)
+ANY_LEFT = Rule("any left", 'Modality == "MG"', Action.ANALYSE, ("orthanc",), "left")
 
 
 @pytest.mark.parametrize(
@@ -258,6 +311,9 @@ EITHER = Rule("either", "StudyAge <= 14 or StudyAge > 14", Action.ANALYSE, ("ort
         ([OLD], Action.IGNORE, ""),  # ignored at any age
         ([NEW, ANY], Action.ANALYSE, "any"),  # analysed at any age, to the same places
         ([NEW, ELSEWHERE], Action.HOLD, "new"),  # where its results go would be a guess
+        ([LEFT, ANY], Action.HOLD, "left"),  # which views are awaited would be one
+        ([PARTIAL, ANY], Action.HOLD, "partial"),  # and what happens when some never come
+        ([LEFT, ANY_LEFT], Action.ANALYSE, "any left"),
         ([EXACT], Action.HOLD, "exact"),
         ([UNDATED, NEW], Action.IGNORE, "undated"),  # the site has said what to do
         ([REST, NEW], Action.IGNORE, "rest"),
@@ -274,6 +330,7 @@ def test_a_study_of_unknown_age(rules: list[Rule], action: Action, rule_name: st
     if action is Action.HOLD:
         held_by = next(rule for rule in rules if rule.name == rule_name)
         assert decision.send_to == held_by.send_to and decision.rule_hash == held_by.text_hash
+        assert decision.slots == SLOTS[held_by.slots] and decision.when_incomplete == held_by.when_incomplete
         assert "StudyAge" in decision.reason and "Study Date" in decision.reason and rule_name in decision.reason
 
 

@@ -36,11 +36,12 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
 from listener.guard import Limits
-from listener.scp import KEPT, SOP_CLASSES, CannotListen, Refused, Status, StorageScp, is_uid, read_keys, remove_abandoned
+from listener.keys import Refused, Status, is_uid, read_keys
+from listener.scp import KEPT, SOP_CLASSES, CannotListen, StorageScp, kept_for, remove_abandoned
 from store.archive import Archive, Busy, Kept, Reception
 from store.database import upgrade, write_engine
 from store.files import Files
-from store.study import View
+from store.study import ImageKind, View
 
 MG = "1.2.840.10008.5.1.4.1.1.1.2"
 MG_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
@@ -370,15 +371,34 @@ def test_key_objects_are_kept(door: Callable[..., Door]) -> None:
     assert fourview.archive.kept == [Kept.NEW]
 
 
-def test_a_card_that_reads_more_classes_widens_what_is_kept(door: Callable[..., Door]) -> None:
-    fourview = door(kept_sop_classes=KEPT | {MG_FOR_PROCESSING})
-    fourview.send(mammogram(SOPClassUID=MG_FOR_PROCESSING))
-    assert fourview.archive.kept == [Kept.NEW]
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("image_kinds", "ignored"),
+    [((ImageKind.FOR_PROCESSING,), ""), ((ImageKind.FFDM,), "For Processing pixels: no model here was trained on them")],
+)
+def test_for_processing_images_are_kept_only_for_a_model_that_was_trained_on_them(
+    door: Callable[..., Door], image_kinds: tuple[ImageKind, ...], ignored: str, strict: bool
+) -> None:
+    fourview, ds = door(image_kinds=image_kinds, strict=strict), mammogram(SOPClassUID=MG_FOR_PROCESSING)
+    [status] = fourview.send(ds)
+    if ignored and strict:
+        assert (status.Status, status.ErrorComment) == (Status.SOP_CLASS_NOT_SUPPORTED, f"not accepted: {ignored}"[:64])
+        assert fourview.receptions == []
+    else:
+        assert status.Status == Status.SUCCESS
+        [reception] = fourview.receptions
+        assert (reception.ignored, reception.sop_class_uid) == (ignored, MG_FOR_PROCESSING)
+        assert fourview.archive.kept == [Kept.IGNORED if ignored else Kept.NEW]
+    assert [path.read_bytes().endswith(encode(ds)) for path in fourview.kept_files()] == ([] if ignored else [True])
+    assert fourview.unfinished_files() == []
 
 
-def test_a_class_that_is_not_negotiated_cannot_be_kept(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=PET):
-        StorageScp(ae_title="X", host="127.0.0.1", port=0, archive=None, files=Files(tmp_path), kept_sop_classes=frozenset({PET}))
+def test_a_for_processing_image_that_would_be_kept_must_be_whole(door: Callable[..., Door]) -> None:
+    ds = mammogram(SOPClassUID=MG_FOR_PROCESSING)
+    for image_kinds, status in (((ImageKind.FOR_PROCESSING,), Status.CANNOT_PARSE), ((), Status.SUCCESS)):
+        fourview = door(image_kinds=image_kinds)
+        answer = fourview.send_bytes(encode(ds)[:-400], sop_instance_uid=ds.SOPInstanceUID, sop_class_uid=MG_FOR_PROCESSING)
+        assert answer.Status == status
 
 
 def test_strict_refuses_what_is_not_analysed(door: Callable[..., Door]) -> None:
@@ -703,3 +723,5 @@ def test_every_sop_class_stands_in_the_table_once() -> None:
     assert len({sop_class.uid for sop_class in SOP_CLASSES}) == len(SOP_CLASSES) == 34
     assert all(bool(sop_class.reason) != (sop_class.uid in KEPT) for sop_class in SOP_CLASSES)
     assert {MG, KEY_OBJECT} == KEPT
+    assert {MG, KEY_OBJECT, MG_FOR_PROCESSING} == kept_for({ImageKind.FOR_PROCESSING, ImageKind.FFDM})
+    assert {MG, KEY_OBJECT, "1.2.840.10008.5.1.4.1.1.1"} == kept_for({ImageKind.CR})

@@ -14,11 +14,11 @@ from highdicom import sr
 from mammograms_made import mammogram
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from reports_made import CLASSES, MODEL, PREDECESSORS, as_received, made_report, reported_view
+from reports_made import CLASSES, MODEL, PREDECESSORS, as_received, loser, made_report, reported_view, withdrawn_report
 
 from pipeline.report import Report, build
 from pipeline.report.structured_report import CLASS_CODES, build_structured_report, class_code
-from store.study import HANGING_ORDER, Loser, Outcome, View
+from store.study import HANGING_ORDER, Outcome, View
 
 Verified = Callable[[bytes], list[str]]
 
@@ -183,9 +183,30 @@ def test_partial_names_what_is_missing_and_what_failed(read_back: Callable[[Repo
 def test_unilateral_says_nothing_about_the_other_side(read_back: Callable[[Report], Any]) -> None:
     ds = read_back(made_report(absent=(View.R_CC, View.R_MLO), outcome=Outcome.UNILATERAL))
     assert ds.CompletionFlag == "COMPLETE", "everything that was imaged was analysed"
-    assert "UNILATERAL: only the left breast was imaged; nothing is said about the right." in comments(ds)
-    assert "2 of 4 views analysed" in comments(ds)
-    assert not any("no image" in line for line in comments(ds))
+    assert ds.CompletionFlagDescription == "UNILATERAL: 2 of 2 views of the left breast analysed"
+    assert "UNILATERAL: this result covers the left breast only; nothing is said about the right." in comments(ds)
+    assert "2 of 2 views of the left breast analysed" in comments(ds)
+    assert not any("R-CC" in line or "R-MLO" in line or "no image" in line or "missing" in line for line in comments(ds))
+
+
+def test_an_unreadable_image_of_a_side_that_was_not_expected_is_said(read_back: Callable[[Report], Any]) -> None:
+    """A rule that expects the left views only, and a right one that came all the same and could not be read."""
+    report = made_report(reported_view(View.R_CC, failure="truncated"), absent=(View.R_MLO,), missing=(), outcome=Outcome.UNILATERAL)
+    ds = read_back(report)
+    assert ds.CompletionFlag == "PARTIAL"
+    assert "UNILATERAL: this result covers the left breast only; nothing is said about the right." in comments(ds)
+    assert "2 of 2 views of the left breast analysed" in comments(ds)
+    assert "R-CC: not analysed: truncated" in comments(ds)
+
+
+def test_a_partial_exam_of_one_side_names_only_what_is_missing_of_that_side(read_back: Callable[[Report], Any]) -> None:
+    """A rule that expects the left views only: the right ones are not missing, so they are not in `missing`."""
+    report = made_report(absent=(View.R_CC, View.R_MLO, View.L_MLO), missing=(View.L_MLO,), outcome=Outcome.PARTIAL)
+    ds = read_back(report)
+    assert ds.CompletionFlagDescription == "PARTIAL: 1 of 2 views of the left breast analysed"
+    assert "PARTIAL: this result does not cover both views of the left breast." in comments(ds)
+    assert "L-MLO: no image." in comments(ds)
+    assert not any("R-" in line for line in comments(ds))
 
 
 def test_a_failed_view_of_one_side_is_not_complete(read_back: Callable[[Report], Any]) -> None:
@@ -216,23 +237,141 @@ def test_tracking_uids_stay_the_same_over_versions_and_differ_between_views(read
 
 def test_warnings_losers_and_implants_are_listed_once(read_back: Callable[[Report], Any]) -> None:
     implanted = as_received(mammogram(View.L_CC, BreastImplantPresent="YES"))
-    loser = Loser(view=View.R_CC, sop_instance_uid="2.25.8", winner_sop_instance_uid="2.25.9", rule=4, reason="acquired earlier")
+    passed_over = loser(View.R_CC, "2.25.8", rule=4)
     said = comments(
         read_back(
             made_report(
                 reported_view(View.L_CC, header=implanted, warnings=("lossy compression", "lossy compression")),
-                warnings=("the side was read from text",),
-                losers=(loser,),
+                warnings=("the side was read from text", "L-CC: lossy compression", "L-CC: breast implant present"),
+                losers=(passed_over,),
             )
         )
     )
     for line in (
         "the side was read from text",
-        "L-CC: breast implant present.",
+        "L-CC: breast implant present",
         "L-CC: lossy compression",
-        "R-CC: another image was not used (acquired earlier): 2.25.8, used instead: 2.25.9",
+        f"R-CC: image {passed_over.winner_sop_instance_uid} was used because its kind ranks higher (rule 4); not used: 2.25.8",
     ):
         assert said.count(line) == 1
+
+
+def test_an_image_that_scored_otherwise_is_named_before_the_warnings(read_back: Callable[[Report], Any]) -> None:
+    """L-MLO of `made_report` scores highest for Calcification, R-CC for Normal."""
+    losers = (
+        loser(View.L_MLO, "2.25.771234", predicted_class="Mass"),
+        loser(View.L_MLO, "2.25.885678", predicted_class="Calcification"),
+        loser(View.L_MLO, "2.25.999999"),
+        loser(View.L_CC, "2.25.334444", predicted_class="Normal"),
+    )
+    said = comments(read_back(made_report(losers=losers, warnings=("a warning",))))
+    otherwise = [line for line in said if line.startswith("Another")]
+    assert otherwise == [
+        "Another L-MLO of this study scored highest for Mass; see image ...1234.",
+        "Another L-CC of this study scored highest for Normal (no other class scored higher); see image ...4444.",
+    ]
+    assert said.index(otherwise[1]) < said.index("a warning")
+    for one in losers:
+        assert sum(line.endswith(f"not used: {one.sop_instance_uid}") for line in said) == 1, "each stays in the list of all"
+
+
+def test_an_image_beside_a_failed_one_is_named_too(read_back: Callable[[Report], Any]) -> None:
+    report = made_report(
+        reported_view(View.L_MLO, failure="the compressed frame is truncated"),
+        losers=(loser(View.L_MLO, "2.25.771234", predicted_class="Mass"),),
+        outcome=Outcome.PARTIAL,
+    )
+    assert "Another L-MLO of this study scored highest for Mass; see image ...1234." in comments(read_back(report))
+
+
+@pytest.mark.parametrize(
+    ("uids", "shown"),
+    [
+        (("2.25.771234", "2.25.881234"), ("...71234", "...81234")),
+        (("2.25.7712345", "2.25.8812345", "2.25.8912345"), ("...712345", "...812345", "...912345")),
+        (("2.25.100.5678", "2.25.200.5678"), ("...100.5678", "...200.5678")),
+        (("2.25.8", "12.25.8"), ("2.25.8", "12.25.8")),
+    ],
+)
+def test_the_end_of_a_uid_tells_its_image_from_every_other(
+    uids: tuple[str, ...], shown: tuple[str, ...], read_back: Callable[[Report], Any]
+) -> None:
+    losers = [loser(View.L_MLO, uid, predicted_class="Mass") for uid in uids]
+    said = [line for line in comments(read_back(made_report(losers=losers))) if line.startswith("Another")]
+    ends = [line.removesuffix(".").rpartition("see image ")[2] for line in said]
+    assert ends == list(shown)
+
+
+def test_the_end_of_a_uid_is_not_that_of_the_image_that_was_used(read_back: Callable[[Report], Any]) -> None:
+    used = made_report().views[3].header.SOPInstanceUID
+    said = comments(read_back(made_report(losers=(loser(View.L_MLO, f"2.25.9{used[-6:]}", predicted_class="Mass"),))))
+    assert any(line.endswith(f"see image ...9{used[-6:]}.") for line in said)
+
+
+def test_several_exposures_of_a_view_are_said_with_what_decided(read_back: Callable[[Report], Any]) -> None:
+    losers = (
+        loser(View.L_MLO, "2.25.1"),
+        loser(View.L_MLO, "2.25.2"),
+        loser(View.L_MLO, "2.25.3", rule=8),
+        loser(View.R_CC, "2.25.4", rule=6),
+    )
+    said = [line for line in comments(read_back(made_report(losers=losers))) if "several" in line]
+    assert said == ["L-MLO: several exposures of this view; one was used because it was acquired later (rule 7) and it is larger (rule 8)"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "line"),
+    [
+        ({"laterality_source": "operator", "view_source": "operator"}, "L-CC: side and view assigned by an operator"),
+        ({"laterality_source": "operator"}, "L-CC: side assigned by an operator"),
+        ({"view_source": "operator"}, "L-CC: view assigned by an operator"),
+        ({}, None),
+    ],
+)
+def test_what_a_person_assigned_is_said(sources: dict[str, Any], line: str | None, read_back: Callable[[Report], Any]) -> None:
+    said = comments(read_back(made_report(reported_view(View.L_CC, **sources))))
+    assert [one for one in said if "operator" in one] == ([line] if line else [])
+
+
+def test_a_withdrawn_report_says_nothing_but_that(read_back: Callable[[Report], Any]) -> None:
+    report = withdrawn_report(
+        losers=(loser(View.L_MLO, "2.25.1234", predicted_class="Mass"),), warnings=("every image was rejected", "every image was rejected")
+    )
+    ds = read_back(report)
+    assert comments(ds) == [
+        "WITHDRAWN: the earlier result of this study must not be used. This version replaces it and says nothing about the images.",
+        "every image was rejected",
+        "AI output for research use only. NOT FOR DIAGNOSTIC USE. Not reviewed by a physician.",
+        "Version 2, replaces version 1",
+    ]
+    assert (ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag) == ("PARTIAL", "UNVERIFIED", "PRELIMINARY")
+    assert ds.CompletionFlagDescription == "WITHDRAWN: the earlier result must not be used"
+    of_a_result = {"Measurement Group", "Finding", "Certainty of Finding", "Image Region", "Algorithm Name"}
+    assert not [item for item in walk(ds) if name(item) in of_a_result]
+
+
+def test_a_withdrawn_report_names_the_images_and_the_version_that_it_replaces(read_back: Callable[[Report], Any]) -> None:
+    report = withdrawn_report()
+    ds = read_back(report)
+    used = [one.header.SOPInstanceUID for one in report.views]
+    images = children(child(ds, "Image Library", "Image Library Group"), "Source image")
+    assert [image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for image in images] == used
+    evidence = [
+        reference.ReferencedSOPInstanceUID
+        for series in ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+        for reference in series.ReferencedSOPSequence
+    ]
+    assert sorted(evidence) == sorted(used)
+    replaced = ds.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
+    assert replaced.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.55"
+
+
+def test_viewers_find_the_containers_that_they_look_into_in_a_withdrawn_report(read_back: Callable[[Report], Any]) -> None:
+    """OHIF opens both without asking whether they are there, and trips over a group without a region."""
+    ds = read_back(withdrawn_report())
+    assert child(ds, "Image Library").ContentSequence
+    assert "ContentSequence" not in child(ds, "Imaging Measurements")
+    assert (ds.ConceptNameCodeSequence[0].CodeValue, ds.ContentTemplateSequence[0].TemplateIdentifier) == ("126000", "1500")
 
 
 def test_a_procedure_code_of_the_images_is_reported(read_back: Callable[[Report], Any]) -> None:
@@ -288,3 +427,12 @@ def test_dcmtk_reads_the_tree(tmp_path: Path, needs_program: Callable[[str], str
     ended = subprocess.run([needs_program("dsrdump"), str(path)], capture_output=True, text=True, timeout=60, check=True)
     assert ended.stdout.count('"Measurement Group"') == 4
     assert "Verification Flag   : UNVERIFIED" in ended.stdout
+
+
+def test_dcmtk_reads_the_tree_of_a_withdrawn_report(tmp_path: Path, needs_program: Callable[[str], str]) -> None:
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(build(withdrawn_report())[0].data)
+    ended = subprocess.run([needs_program("dsrdump"), str(path)], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.count('"Imaging Measurements"') == 1
+    assert "WITHDRAWN: the earlier result" in ended.stdout
+    assert "Measurement Group" not in ended.stdout

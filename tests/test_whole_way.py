@@ -254,6 +254,46 @@ def test_pacs_down_then_up_costs_no_second_inference(orthanc: OrthancProcess, fo
     assert len(after["runs"]) == 1
 
 
+def test_doubtful_side_is_held_until_a_person_says_so_and_then_withdrawn(
+    orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess], verified: Callable[[bytes], Any]
+) -> None:
+    orthanc.start()
+    ours = fourview(demo_weights=True)
+    # The breast lies at the right edge, and so says Patient Orientation; Image Laterality says left.
+    wrong = mammogram(View.L_CC, study="doubt", pixels=breast_pixels(View.R_CC, seed=5), PatientOrientation=["P", "L"])
+    images = exam("doubt")
+    ours.send([wrong, images[0], *images[2:]])
+    study = ours.wait_for_state(uid("doubt"), "held")
+    [doubt] = study["doubts"]
+    assert "PatientOrientation" in doubt["reason"] and "pixels" in doubt["reason"]
+    assert results(orthanc, "doubt") == {"SR": [], "OT": []}
+
+    said = ours.run("show", uid("doubt"))
+    assert f"fourview release {uid('doubt')} --exclude {wrong.SOPInstanceUID}" in said
+    assert "refused" in ours.run("release", uid("doubt"), code=1)
+    assert "analysed" in ours.run(
+        "release", uid("doubt"), "--view", f"{wrong.SOPInstanceUID}=L-CC", "--reason", "seen with the radiographer"
+    )
+    found = wait_for_results(ours, orthanc, "doubt", 1)
+    data = orthanc.get(f"/instances/{found['SR'][0]['ID']}/file")
+    verified(data)
+    assert b"assigned by an operator" in data and b"seen with the radiographer" not in data
+    assert "seen with the radiographer" in ours.run("show", uid("doubt"))
+
+    assert "withdrawn" in ours.run("withdraw", uid("doubt"), "--reason", "it was the right breast after all")
+    found = wait_for_results(ours, orthanc, "doubt", 2)
+    for objects in found.values():
+        data = orthanc.get(f"/instances/{objects[-1 if objects is found['SR'] else 0]['ID']}/file")
+        verified(data)
+    latest = dcmread(BytesIO(orthanc.get(f"/instances/{found['SR'][-1]['ID']}/file")))
+    assert "WITHDRAWN" in str(latest) and "right breast after all" not in str(latest)
+    assert "highest-scoring" not in str(latest), "a withdrawal says nothing of any class"
+    [predecessor] = latest.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert predecessor.ReferencedSOPInstanceUID == found["SR"][0]["SOPInstanceUID"]
+    assert latest.SeriesInstanceUID == found["SR"][0]["SeriesInstanceUID"]
+    assert "side contradicted by the pixels" in ours.run("devices")
+
+
 def test_three_of_four_under_the_default_policy_sends_nothing(orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]) -> None:
     orthanc.start()
     ours = fourview(study="wait_for_retake_seconds = 0\ngive_up_after_seconds = 2")

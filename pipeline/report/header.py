@@ -106,6 +106,9 @@ TYPE_2 = (
 #: Copied from the first item of Request Attributes Sequence (0040,0275) into Referenced Request Sequence (0040,A370) of the SR.
 COPIED_REQUEST: dict[str, Callable[[str], str]] = {"RequestedProcedureID": _as_is, "RequestedProcedureDescription": _long_string}
 
+#: Every keyword that `copied_header` may answer: what must change the cause of a version when it changes in an image.
+COPIED_KEYWORDS = (*COPIED, *COPIED_REQUEST, "ProcedureCodeSequence")
+
 
 def _items(ds: Dataset, keyword: str) -> Iterator[Dataset]:
     try:

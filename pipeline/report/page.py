@@ -1,13 +1,14 @@
 """The result page: one RGB Secondary Capture image (PS3.3 A.8.1, C.8.6) that every viewer can show.
 
-Four views as hung, each with the class and its scores beside it and never on it: no lesion location is claimed. No name is burned in.
+Four views as hung, each with the class and its scores beside it and never on it: no lesion location is claimed. A withdrawn result is a
+page that says so and shows nothing else. No name is burned in.
 Drawn with Pillow and the typeface that Pillow carries (Aileron), so that no machine's fonts enter the bytes.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -18,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from pipeline.report import header, wording
-from pipeline.report.remarks import coverage_notes, warning_notes
+from pipeline.report.remarks import further_notes, weighty_notes, withdrawal_notes
 from pipeline.report.values import Report, ReportedView
 from store.study import HANGING_ORDER, Scores, View
 
@@ -35,6 +36,8 @@ HEADING_HEIGHT = 108
 FOOTER_HEIGHT = 116
 GAP = 6
 MOST_NOTE_LINES = 6
+MOST_LINES_OF_A_NOTE = 2
+MOST_REASON_LINES = 12
 MOST_BARS = 5
 
 Colour = tuple[int, int, int]
@@ -80,18 +83,18 @@ def _secondary_capture(report: Report, picture: Image.Image) -> Dataset:
     ds.ImageLaterality = "B" if len(sides) > 1 else sides.pop()  # General Image Module, C.7.6.1: both sides
     ds.BurnedInAnnotation = "YES"
     ds.RecognizableVisualFeatures = "NO"
-    ds.ImageComments = ". ".join(
-        part.rstrip(".") for part in (wording.BANNER, wording.meaningless(report.model), wording.REDUCED_IMAGE) if part
-    )
-    ds.DerivationDescription = wording.DERIVATION
-    ds.SourceImageSequence = [
-        _reference(
-            header.uid_of(reported.header, "SOPClassUID"),
-            header.uid_of(reported.header, "SOPInstanceUID"),
-            header.code_item("121322", "DCM", "Source image for image processing operation"),
-        )
-        for reported in report.views
-    ]
+    images = [(header.uid_of(image, "SOPClassUID"), header.uid_of(image, "SOPInstanceUID")) for image in report.headers]
+    if report.withdrawn:
+        comments = [wording.WITHDRAWAL, wording.BANNER]
+        ds.DerivationDescription = wording.NOTICE_OF_WITHDRAWAL
+        # Related images, not sources: the picture shows none of them (PS3.3 C.12.4).
+        ds.ReferencedImageSequence = [_reference(*image) for image in images]
+    else:
+        comments = [wording.BANNER, wording.meaningless(report.model), wording.REDUCED_IMAGE]
+        ds.DerivationDescription = wording.DERIVATION
+        source = header.code_item("121322", "DCM", "Source image for image processing operation")
+        ds.SourceImageSequence = [_reference(*image, source) for image in images]
+    ds.ImageComments = ". ".join(comment.rstrip(".") for comment in comments if comment)
     predecessor = report.predecessors.get("page")
     if predecessor is not None:
         # Predecessor Documents Sequence exists in documents only; an image names what it replaces here (PS3.3 C.12.4).
@@ -109,11 +112,12 @@ def _secondary_capture(report: Report, picture: Image.Image) -> Dataset:
     return ds
 
 
-def _reference(sop_class_uid: str, sop_instance_uid: str, purpose: Dataset) -> Dataset:
+def _reference(sop_class_uid: str, sop_instance_uid: str, *purpose: Dataset) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = sop_class_uid
     item.ReferencedSOPInstanceUID = sop_instance_uid
-    item.PurposeOfReferenceCodeSequence = [purpose]
+    if purpose:
+        item.PurposeOfReferenceCodeSequence = list(purpose)
     return item
 
 
@@ -177,13 +181,19 @@ def draw(report: Report) -> Image.Image:
     """The whole page, RGB, 1800 x 2000."""
     canvas = _Canvas(WIDTH, HEIGHT, GROUND)
     _banner(canvas)
-    _heading(canvas, report)
+    if report.withdrawn:
+        _heading(canvas, report, wording.WITHDRAWN)
+        _withdrawal(canvas, report)
+        return canvas.image
+    _heading(canvas, report, wording.views_analysed(len(report.analysed), report.slots))
     top = _notes(canvas, report, BANNER_HEIGHT + HEADING_HEIGHT)
     bottom = HEIGHT - FOOTER_HEIGHT
     cell_height = (bottom - top - GAP) // 2
     reported = {one.view: one for one in report.views}
     for number, view in enumerate(HANGING_ORDER):
-        _cell(canvas, view, reported.get(view), top + (number // 2) * (cell_height + GAP), cell_height)
+        # The places of a side that the result is not about stay empty: a frame or a word there would be read as a statement.
+        if view in report.slots:
+            _cell(canvas, view, reported.get(view), top + (number // 2) * (cell_height + GAP), cell_height)
     _footer(canvas)
     meaningless = wording.meaningless(report.model)
     if meaningless:
@@ -196,10 +206,10 @@ def _banner(canvas: _Canvas) -> None:
     canvas.text(WIDTH / 2, 57, wording.BANNER, 42, INK, bold=True, anchor="ms")
 
 
-def _heading(canvas: _Canvas, report: Report) -> None:
+def _heading(canvas: _Canvas, report: Report, what: str) -> None:
     upper, lower = BANNER_HEIGHT + 46, BANNER_HEIGHT + 86
     when = wording.dates(header.copied_header(report.headers).get("StudyDate", ""), report.local_time, report.installation.timezone)
-    canvas.text(MARGIN, upper, f"{header.PRODUCT}: {wording.views_analysed(len(report.analysed))}", 34, WHITE, bold=True)
+    canvas.text(MARGIN, upper, f"{header.PRODUCT}: {what}", 34, WHITE, bold=True)
     canvas.text(
         WIDTH - MARGIN,
         upper,
@@ -223,19 +233,51 @@ def _notes(canvas: _Canvas, report: Report, top: int) -> int:
     """Draws what limits this result, the weightiest first; returns where the views begin."""
     meaningless = wording.meaningless(report.model)
     notes = [(meaningless, ALARM)] if meaningless else []
-    notes += [(note, WHITE) for note in coverage_notes(report)]
-    notes += [(note, GREY) for note in warning_notes(report)]
-    lines = [(line, colour) for note, colour in notes for line in wrapped(note, 28, WIDTH - 2 * MARGIN - 60)]
+    notes += [(note, WHITE) for note in weighty_notes(report)]
+    notes += [(note, GREY) for note in further_notes(report)]
+    lines = fitting(notes, 28, WIDTH - 2 * MARGIN - 60, MOST_NOTE_LINES)
     if not lines:
         return top
-    if len(lines) > MOST_NOTE_LINES:
-        lines = [*lines[: MOST_NOTE_LINES - 1], (wording.MORE_NOTES, GREY)]
     height = 36 * len(lines) + 22
     canvas.box(MARGIN, top, WIDTH - 2 * MARGIN, height, PANEL)
     canvas.box(MARGIN, top, 8, height, STRIP)
     for number, (line, colour) in enumerate(lines):
         canvas.text(MARGIN + 30, top + 38 + 36 * number, line, 28, colour)
     return top + height + 16
+
+
+def fitting(notes: Sequence[tuple[str, Colour]], size: int, width: float, most: int) -> list[tuple[str, Colour]]:
+    """The first of `notes` in at most `most` lines (1 or more) of `width` pixels; the last line counts those that are not wholly shown."""
+    in_lines = [wrapped(note, size, width) for note, _ in notes]
+    too_long = [len(lines) > MOST_LINES_OF_A_NOTE for lines in in_lines]
+
+    def of_the_first(count: int) -> list[tuple[str, Colour]]:
+        shown: list[tuple[str, Colour]] = []
+        for (_, colour), lines in zip(notes[:count], in_lines, strict=False):
+            first, rest = lines[: MOST_LINES_OF_A_NOTE - 1], lines[MOST_LINES_OF_A_NOTE - 1 :]
+            shown += [(line, colour) for line in (*first, *([_cut(" ".join(rest), size, width)] if rest else []))]
+        more = len(notes) - count + sum(too_long[:count])
+        return [*shown, (wording.more_notes(more), GREY)] if more else shown
+
+    return next(lines for lines in map(of_the_first, range(len(notes), -1, -1)) if len(lines) <= most)
+
+
+def _withdrawal(canvas: _Canvas, report: Report) -> None:
+    """The notice and its reasons: no picture, no class and no number that could still be taken for a result."""
+    top, bottom = BANNER_HEIGHT + HEADING_HEIGHT + 60, HEIGHT - FOOTER_HEIGHT
+    canvas.box(MARGIN, top, WIDTH - 2 * MARGIN, bottom - top, PANEL)
+    canvas.frame(MARGIN, top, WIDTH - 2 * MARGIN, bottom - top, ALARM)
+    canvas.text(WIDTH / 2, top + 480, wording.WITHDRAWN, 250, ALARM, bold=True, anchor="ms")
+    width = WIDTH - 8 * MARGIN
+    y = top + 600
+    for line in wrapped(wording.WITHDRAWAL, 54, width):
+        y += 76
+        canvas.text(WIDTH / 2, y, line, 54, WHITE, bold=True, anchor="ms")
+    y += 60
+    for line, colour in fitting([(note, WHITE) for note in withdrawal_notes(report)], 38, width, MOST_REASON_LINES):
+        y += 56
+        canvas.text(WIDTH / 2, y, line, 38, colour, anchor="ms")
+    canvas.text(WIDTH / 2, HEIGHT - 44, wording.NOT_REVIEWED, 36, WHITE, bold=True, anchor="ms")
 
 
 def _footer(canvas: _Canvas) -> None:

@@ -2,43 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pipeline.report import header, wording
 from pipeline.report.values import Report
-from store.study import Outcome
+
+#: The first rule of `store.study.elect` that chooses among exposures which are equal by everything that says how good they are.
+FIRST_RULE_AMONG_EQUALS = 7
+#: Source of a side or a view that a person assigned, in `ViewEvidence`.
+OPERATOR = "operator"
 
 
 def remarks(report: Report) -> list[str]:
     """Everything that a reader of the SR must know beside the numbers, most important first."""
+    not_for_diagnosis = f"{wording.BANNER} {wording.NOT_REVIEWED}"
+    version = wording.version(report.version_number, replaces="sr" in report.predecessors)
+    if report.withdrawn:
+        return [wording.WITHDRAWAL, *withdrawal_notes(report), not_for_diagnosis, version]
     normal = [reported.view for reported in report.analysed if reported.scores and reported.scores.predicted_class == wording.NORMAL_CLASS]
     lines = [
-        f"{wording.BANNER} {wording.NOT_REVIEWED}",
+        not_for_diagnosis,
         wording.meaningless(report.model),
-        wording.views_analysed(len(report.analysed)),
-        wording.version(report.version_number, replaces="sr" in report.predecessors),
-        *coverage_notes(report),
+        wording.views_analysed(len(report.analysed), report.slots),
+        version,
+        *weighty_notes(report),
         wording.nothing_excluded(normal) if normal else "",
         wording.UNCALIBRATED,
-        *warning_notes(report),
+        *further_notes(report),
         *(wording.passed_over(loser) for loser in report.losers),
     ]
     return [line for line in lines if line]
 
 
-def coverage_notes(report: Report) -> list[str]:
-    """PARTIAL or UNILATERAL, and every expected view without scores by name and reason."""
-    missing = () if report.outcome is Outcome.UNILATERAL else report.missing
+def withdrawal_notes(report: Report) -> list[str]:
+    """Why a result was withdrawn, each reason once. Nothing else that was known of its images is said any more."""
+    return list(dict.fromkeys(report.warnings))
+
+
+def weighty_notes(report: Report) -> list[str]:
+    """What limits or contradicts this result: PARTIAL or UNILATERAL, images that scored otherwise, views without scores."""
+    reported = {one.view for one in report.views}
     notes = [
-        wording.coverage(report.outcome, [reported.view for reported in report.views]),
-        *(wording.failed_view(reported.view, reported.failure) for reported in report.failed),
-        *(wording.missing_view(view) for view in missing),
+        wording.coverage(report.outcome, report.slots),
+        *_scored_otherwise(report),
+        *(wording.failed_view(one.view, one.failure) for one in report.failed),
+        *(wording.missing_view(view) for view in report.slots if view not in reported),
+        *_assigned_by_operator(report),
     ]
     return [note for note in notes if note]
 
 
-def warning_notes(report: Report) -> list[str]:
-    """The study's and the views' warnings, each once."""
+def further_notes(report: Report) -> list[str]:
+    """The study's and the views' warnings, each once, and where several exposures of a view were to choose from."""
     implants = [
         wording.implant(reported.view) for reported in report.views if header.text(reported.header, "BreastImplantPresent") == "YES"
     ]
     of_views = [f"{reported.view}: {warning}" for reported in report.views for warning in reported.warnings]
-    return list(dict.fromkeys((*report.warnings, *implants, *of_views)))
+    return list(dict.fromkeys((*report.warnings, *implants, *of_views, *_several_exposures(report))))
+
+
+def _scored_otherwise(report: Report) -> list[str]:
+    """A discarded retake, or one half of a breast too large for one exposure, may show what the image that was used does not."""
+    used_for = {one.view: one.scores.predicted_class for one in report.views if one.scores}
+    uids = {loser.sop_instance_uid for loser in report.losers} | {header.uid_of(image, "SOPInstanceUID") for image in report.headers}
+    return [
+        wording.scored_otherwise(loser.view, loser.predicted_class, _end_of(loser.sop_instance_uid, uids))
+        for loser in report.losers
+        if loser.predicted_class and loser.predicted_class != used_for.get(loser.view)
+    ]
+
+
+def _end_of(uid: str, uids: Collection[str]) -> str:
+    """The last characters of `uid`, at least four, that tell it from every other one of `uids`; all of it when no end does."""
+    others = [other for other in uids if other != uid]
+    for length in range(4, len(uid)):
+        end = uid[-length:]
+        if not end.startswith(".") and not any(other.endswith(end) for other in others):
+            return f"...{end}"
+    return uid
+
+
+def _assigned_by_operator(report: Report) -> list[str]:
+    sources = [(one.view, one.evidence.laterality_source == OPERATOR, one.evidence.view_source == OPERATOR) for one in report.views]
+    return [wording.assigned_by_operator(view, side=side, position=position) for view, side, position in sources if side or position]
+
+
+def _several_exposures(report: Report) -> list[str]:
+    among_equals = [loser for loser in report.losers if loser.rule >= FIRST_RULE_AMONG_EQUALS]
+    return [
+        wording.several_exposures(view, [loser for loser in among_equals if loser.view is view])
+        for view in report.slots
+        if any(loser.view is view for loser in among_equals)
+    ]

@@ -57,6 +57,7 @@ VIEW_MODIFIERS = {
     "IMF": CodedConcept("442593008", "SCT", "Infra-mammary fold"),
 }
 
+PROCEDURE_REPORTED = CodedConcept("121058", "DCM", "Procedure reported")
 FINDING = CodedConcept("121071", "DCM", "Finding")
 ASSOCIATED_FINDING = CodedConcept("246090004", "SCT", "Associated finding")
 CERTAINTY = CodedConcept("111012", "DCM", "Certainty of Finding")
@@ -65,7 +66,6 @@ COMMENT = CodedConcept("121106", "DCM", "Comment")
 PERCENT = CodedConcept("%", "UCUM", "Percent")
 PIXELS = CodedConcept("{pixels}", "UCUM", "Pixels")
 MILLIMETRE = CodedConcept("mm", "UCUM", "millimeter")
-IMAGING_MEASUREMENTS = "126010"
 
 #: highdicom looks SOP Classes up and raises at those it does not know: it is told this one, and the images' own are put back.
 STAND_IN = DigitalMammographyXRayImageStorageForPresentation
@@ -93,19 +93,18 @@ def _children(item: Dataset, *children: ContentItem) -> None:
 
 
 def build_structured_report(report: Report) -> Dataset:
-    """The SR of `report` with file meta information. Raises ValueError when no view has scores."""
-    if not report.analysed:
-        raise ValueError(f"study {report.study_instance_uid}: no view has scores, so there is nothing to report")
+    """The SR of `report`, which has scores or is withdrawn, with file meta information."""
     # highdicom logs names that it finds odd: it gets no patient data at all, `identification` is laid over its object afterwards.
     ds: Dataset = sr.ComprehensiveSR(
-        evidence=[_evidence(report, reported) for reported in report.analysed],
+        evidence=[_evidence(report, reported) for reported in _referenced(report)],
         content=_content(report),
         series_instance_uid=uids.series_instance_uid("sr", report.study_instance_uid, report.model),
         series_number=SERIES_NUMBER,
         sop_instance_uid=uids.sop_instance_uid("sr", report.cause),
         instance_number=report.version_number,
         manufacturer=header.PRODUCT,
-        is_complete=report.outcome is not Outcome.PARTIAL and not report.failed,
+        # Everything that was expected is said: never true of a report that says nothing any more.
+        is_complete=report.outcome in (Outcome.COMPLETE, Outcome.UNILATERAL) and not report.failed,
         is_final=False,
         is_verified=False,
         previous_versions=_previous_versions(report) or None,
@@ -119,6 +118,11 @@ def build_structured_report(report: Report) -> Dataset:
     if request is not None:
         ds.ReferencedRequestSequence = [request]
     return ds
+
+
+def _referenced(report: Report) -> tuple[ReportedView, ...]:
+    """The images that the SR is about: the analysed ones; when it is withdrawn, all that the earlier version was made from."""
+    return report.views if report.withdrawn else report.analysed
 
 
 def _put_back_sop_classes(ds: Dataset, report: Report) -> None:
@@ -157,7 +161,9 @@ def _previous_versions(report: Report) -> list[Dataset]:
 
 
 def _completion(report: Report) -> str:
-    analysed = wording.views_analysed(len(report.analysed))
+    if report.withdrawn:
+        return wording.WITHDRAWAL_IN_SHORT
+    analysed = wording.views_analysed(len(report.analysed), report.slots)
     return analysed if report.outcome is Outcome.COMPLETE else f"{report.outcome}: {analysed}"
 
 
@@ -190,19 +196,32 @@ def _content(report: Report) -> Dataset:
             serial_number=installation.serial_number,
         ),
     )
-    root: Dataset = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=_procedure_reported(report),
-        imaging_measurements=[_measurement_group(report, reported) for reported in report.analysed],
-        title=CodedConcept("126000", "DCM", "Imaging Measurement Report"),
-        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(CodedConcept("en", "RFC5646", "English")),
-    )[0]
-    items = list(root.ContentSequence)
-    place = next(i for i, item in enumerate(items) if item.ConceptNameCodeSequence[0].CodeValue == IMAGING_MEASUREMENTS)
-    items.insert(place, _image_library(report))
-    items.append(_remarks(report))
-    root.ContentSequence = sr.ContentSequence(items)
+    # By hand: highdicom's root refuses to be without groups, as a withdrawn report is.
+    root = sr.ContainerContentItem(CodedConcept("126000", "DCM", "Imaging Measurement Report"), template_id="1500")
+    _children(
+        root,
+        *sr.LanguageOfContentItemAndDescendants(CodedConcept("en", "RFC5646", "English")),
+        *sr.ObservationContext(observer_device_context=observer),
+        sr.CodeContentItem(PROCEDURE_REPORTED, _procedure_reported(report), RelationshipTypeValues.HAS_CONCEPT_MOD),
+        _image_library(report),
+        _imaging_measurements(report),
+        _remarks(report),
+    )
     return root
+
+
+def _imaging_measurements(report: Report) -> sr.ContainerContentItem:
+    """One group per analysed image.
+
+    A withdrawn report has this container without a group. TID 1500 would do without the container, but viewers that look into it unasked
+    (OHIF does) would stop there; a group without a region and a number would stop them too, and would list a finding where there is none.
+    """
+    name = CodedConcept("126010", "DCM", "Imaging Measurements")
+    container = sr.ContainerContentItem(name, relationship_type=RelationshipTypeValues.CONTAINS)
+    groups = [item for reported in report.analysed for item in _measurement_group(report, reported)]
+    if groups:
+        _children(container, *groups)
+    return container
 
 
 def _procedure_reported(report: Report) -> CodedConcept:
@@ -214,12 +233,12 @@ def _image_library(report: Report) -> sr.ContainerContentItem:
     """TID 1600, by hand: highdicom's leaves laterality and view out and cannot do without attributes that old images lack."""
     library = sr.ContainerContentItem(CodedConcept("111028", "DCM", "Image Library"), relationship_type=RelationshipTypeValues.CONTAINS)
     group = sr.ContainerContentItem(CodedConcept("126200", "DCM", "Image Library Group"), relationship_type=RelationshipTypeValues.CONTAINS)
-    _children(group, *(_library_image(reported, reported.scores) for reported in report.analysed if reported.scores is not None))
+    _children(group, *(_library_image(reported) for reported in _referenced(report)))
     _children(library, group)
     return library
 
 
-def _library_image(reported: ReportedView, scores: Scores) -> sr.ImageContentItem:
+def _library_image(reported: ReportedView) -> sr.ImageContentItem:
     """TID 1601 with the descriptors of TID 1602 and 1603 that the image has."""
     context = RelationshipTypeValues.HAS_ACQ_CONTEXT
     view = reported.view
@@ -239,13 +258,23 @@ def _library_image(reported: ReportedView, scores: Scores) -> sr.ImageContentIte
         sr.CodeContentItem(CodedConcept("121139", "DCM", "Modality"), CodedConcept("MG", "DCM", "Mammography"), context),
         sr.CodeContentItem(CodedConcept("123014", "DCM", "Target Region"), BREAST, context),
         sr.CodeContentItem(CodedConcept("111027", "DCM", "Image Laterality"), LATERALITY[view.laterality], context),
-        sr.NumContentItem(CodedConcept("110910", "DCM", "Pixel Data Rows"), scores.rows, PIXELS, relationship_type=context),
-        sr.NumContentItem(CodedConcept("110911", "DCM", "Pixel Data Columns"), scores.columns, PIXELS, relationship_type=context),
+        *_size(reported.scores),
         position,
         *_orientation(reported.header),
         *_spacing(reported.header),
     )
     return image
+
+
+def _size(scores: Scores | None) -> list[sr.NumContentItem]:
+    """Rows and columns of the pixels that were read; nothing where none were."""
+    if scores is None:
+        return []
+    names = (CodedConcept("110910", "DCM", "Pixel Data Rows"), CodedConcept("110911", "DCM", "Pixel Data Columns"))
+    return [
+        sr.NumContentItem(name, value, PIXELS, relationship_type=RelationshipTypeValues.HAS_ACQ_CONTEXT)
+        for name, value in zip(names, (scores.rows, scores.columns), strict=True)
+    ]
 
 
 def _orientation(ds: Dataset) -> list[sr.TextContentItem]:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from pydicom.dataset import Dataset
 
-from store.study import Installation, Loser, ModelIdentity, Outcome, Predecessor, Scores, View, ViewEvidence
+from store.study import HANGING_ORDER, Installation, Loser, ModelIdentity, Outcome, Predecessor, Scores, View, ViewEvidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class ReportedView:
     header: Dataset  # the elected image without pixel data
     evidence: ViewEvidence
     scores: Scores | None
-    failure: str  # in words, "" when there are scores
+    failure: str  # in words, "" when there are scores or the report is withdrawn
     picture: np.ndarray[Any, np.dtype[np.uint8]] | None  # (rows, columns), windowed, bright = dense, the whole image
 
     @property
@@ -33,11 +33,14 @@ class ReportedView:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One version of a study's result. Everything that may change the bytes of its objects is in here."""
+    """One version of a study's result. Everything that may change the bytes of its objects is in here.
+
+    A WITHDRAWN one has no scores: its `views` are those of the version that it replaces, with neither scores nor failures.
+    """
 
     study_instance_uid: str
     views: tuple[ReportedView, ...]  # in hanging order
-    missing: tuple[View, ...]
+    missing: tuple[View, ...]  # expected views without an image
     outcome: Outcome
     losers: tuple[Loser, ...]
     warnings: tuple[str, ...]
@@ -57,6 +60,20 @@ class Report:
     def failed(self) -> tuple[ReportedView, ...]:
         """The views whose image could not be read or scored."""
         return tuple(reported for reported in self.views if reported.scores is None)
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether this version only says that the earlier ones must not be used."""
+        return self.outcome is Outcome.WITHDRAWN
+
+    @property
+    def slots(self) -> tuple[View, ...]:
+        """The views that this result is about, in hanging order: of a unilateral exam those of the side that has scores."""
+        about = {*(reported.view for reported in self.views), *self.missing}
+        if self.outcome is Outcome.UNILATERAL:
+            sides = {reported.view.laterality for reported in self.analysed}
+            about = {view for view in about if view.laterality in sides}
+        return tuple(view for view in HANGING_ORDER if view in about)
 
     @property
     def headers(self) -> tuple[Dataset, ...]:

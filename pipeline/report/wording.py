@@ -21,8 +21,11 @@ NO_IMAGE = "No image"
 NO_PICTURE = "No picture"
 NOT_ANALYSED = "Not analysed"
 UID_ENDS_IN = "Image UID ends in"
-MORE_NOTES = "More notes stand in the structured report of this version."
 DERIVATION = "Reduced views with the scores of an AI classifier beside them"
+WITHDRAWN = "WITHDRAWN"
+WITHDRAWAL = "WITHDRAWN: the earlier result of this study must not be used. This version replaces it and says nothing about the images."
+WITHDRAWAL_IN_SHORT = "WITHDRAWN: the earlier result must not be used"
+NOTICE_OF_WITHDRAWAL = "Notice that the earlier result of this study is withdrawn; drawn from no image"
 
 NORMAL_CLASS = "Normal"
 SIDES = {"L": "left", "R": "right"}
@@ -42,11 +45,14 @@ def meaningless(model: ModelIdentity) -> str:
     return "" if model.trained else "MEANINGLESS NUMBERS - UNTRAINED MODEL"
 
 
+def _qualified(class_name: str) -> str:
+    """A class that scored highest; Normal never without saying what is meant by it."""
+    return "Normal (no other class scored higher)" if class_name == NORMAL_CLASS else class_name
+
+
 def highest_class(class_name: str) -> str:
     """The Finding of a view in words."""
-    if class_name == NORMAL_CLASS:
-        return "AI highest-scoring class: Normal (no other class scored higher)"
-    return f"AI highest-scoring class: {class_name}"
+    return f"AI highest-scoring class: {_qualified(class_name)}"
 
 
 def score_of(class_name: str) -> str:
@@ -64,21 +70,26 @@ def class_of(class_name: str) -> str:
     return f"AI classifier output: {class_name}"
 
 
-def views_analysed(count: int) -> str:
-    """How many of the standard exam's four views have scores."""
-    return f"{count} of 4 views analysed"
+def _one_side(slots: Sequence[View]) -> str:
+    """The side that `slots` are all of, in words; "" when they are of both."""
+    sides = {view.laterality for view in slots}
+    return SIDES[sides.pop()] if len(sides) == 1 else ""
 
 
-def coverage(outcome: Outcome, views: Sequence[View]) -> str:
-    """What PARTIAL or UNILATERAL means for this study; "" when complete."""
+def views_analysed(count: int, slots: Sequence[View]) -> str:
+    """How many of the views that the result is about have scores."""
+    side = _one_side(slots)
+    return f"{count} of {len(slots)} views{f' of the {side} breast' if side else ''} analysed"
+
+
+def coverage(outcome: Outcome, slots: Sequence[View]) -> str:
+    """What PARTIAL or UNILATERAL means for this study, whose result is about `slots`; "" when complete."""
+    side = _one_side(slots)
     if outcome is Outcome.PARTIAL:
-        return "PARTIAL: this result does not cover all four views."
+        return f"PARTIAL: this result does not cover {f'both views of the {side} breast' if side else 'all four views'}."
     if outcome is Outcome.UNILATERAL:
-        present = "".join(sorted({view.laterality for view in views}))
-        absent = {"L": "R", "R": "L"}.get(present)
-        if absent is not None:
-            return f"UNILATERAL: only the {SIDES[present]} breast was imaged; nothing is said about the {SIDES[absent]}."
-        return "UNILATERAL: only one breast was imaged; nothing is said about the other."
+        other = next(word for word in SIDES.values() if word != side)
+        return f"UNILATERAL: this result covers the {side} breast only; nothing is said about the {other}."
     return ""
 
 
@@ -91,12 +102,39 @@ def failed_view(view: View, failure: str) -> str:
 
 
 def implant(view: View) -> str:
-    return f"{view}: breast implant present."
+    return f"{view}: breast implant present"
+
+
+def assigned_by_operator(view: View, *, side: bool, position: bool) -> str:
+    """That a person and not the image's header told the side (`side`), the projection (`position`), or both."""
+    what = " and ".join(word for word, assigned in (("side", side), ("view", position)) if assigned)
+    return f"{view}: {what} assigned by an operator"
+
+
+def by_rule(loser: Loser) -> str:
+    """What decided against `loser`: the rule in words, true of the image that was used, and its number."""
+    return f"{loser.reason} (rule {loser.rule})"
 
 
 def passed_over(loser: Loser) -> str:
-    uids = f"{loser.sop_instance_uid}, used instead: {loser.winner_sop_instance_uid}"
-    return f"{loser.view}: another image was not used ({loser.reason}): {uids}"
+    """Which image stands for a view, by which rule, and which one does not."""
+    return f"{loser.view}: image {loser.winner_sop_instance_uid} was used because {by_rule(loser)}; not used: {loser.sop_instance_uid}"
+
+
+def scored_otherwise(view: View, class_name: str, uid: str) -> str:
+    """A passed-over image that contradicts the one that was used: it may show what the other does not. `uid` may be its end only."""
+    return f"Another {view} of this study scored highest for {_qualified(class_name)}; see image {uid}."
+
+
+def several_exposures(view: View, losers: Iterable[Loser]) -> str:
+    """Which rules chose among exposures of one view that are equal by everything that says how good they are."""
+    reasons = dict.fromkeys(by_rule(loser) for loser in losers)
+    return f"{view}: several exposures of this view; one was used because {' and '.join(reasons)}"
+
+
+def more_notes(count: int) -> str:
+    """How many notes the page has no room for."""
+    return f"{count} more in the structured report of this version"
 
 
 def nothing_excluded(views: Iterable[View]) -> str:
