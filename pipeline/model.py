@@ -1,22 +1,20 @@
-"""Model card, checkpoint, Classifier: a ModelImage -> one probability per class. The only room with torch.
+"""Checkpoint, Classifier: a ModelImage -> one probability per class and a heat map. The only room with torch.
 
 torch is imported inside the functions that need it, so the receiver, the web process and the command line load without it. Checkpoints
-are read without unpickling code: a stranger's file runs nothing.
+are read without unpickling code: a stranger's file runs nothing. The heat map is Grad-CAM (Selvaraju et al., ICCV 2017) on the last
+convolutional stage. For a network that ends in global average pooling and one linear layer the gradients are that layer's weights, so it
+needs no backward pass: ReLU of the last feature maps, weighted by the row of the class.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import math
-import os
 import pickle
-import tempfile
 import time
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,242 +22,100 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from store.study import ImageKind, ModelIdentity
+from pipeline.model_card import (
+    CLASSES,
+    PROFILE_REVISIONS,
+    SUM_TOLERANCE,
+    Augmentation,
+    ModelCard,
+    ModelError,
+    check_weights,
+    identity,
+    parse_card,
+    read_card,
+    resolve_engine,
+    weights_bytes,
+)
+from pipeline.self_test import card_with_self_test, grey_of, png, write_unless_identical
 
 if TYPE_CHECKING:
     from pipeline.pixels import ModelImage
 
-#: What the replaced system's checkpoints were trained on, in the order of their outputs.
-CLASSES = ("Mass", "Calcification", "Architectural/Asymmetry", "Normal")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-ARCHITECTURES = ("resnet50", "simulated")
-#: The names in pipeline.pixels.PROFILES; reading a card must not cost the import of scikit-image and scipy.
-PROFILES = ("presentation", "reference")
-_ENGINES = {"resnet50": "torch", "simulated": "simulated"}
-_SUM_TOLERANCE = 1e-3
+#: With what is made here, the names of the card that go with them.
+__all__ = [
+    "CLASSES",
+    "PROFILE_REVISIONS",
+    "Classifier",
+    "ModelCard",
+    "ModelError",
+    "Reading",
+    "check_weights",
+    "checkpoint_faults",
+    "classifier_of",
+    "identity",
+    "load_classifier",
+    "model_input",
+    "read_card",
+    "read_checkpoint",
+    "resolve_engine",
+    "write_demo_weights",
+]
 
 
-class ModelError(Exception):
-    """The model cannot be used, or gave no usable answer; says what to do about it."""
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a model says of one image.
 
+    `probabilities`: one per class, in the card's order; they sum to 1. `heat_map`: where in the plain image the highest class (the first
+    one on a tie) got its score from, float32 (rows, columns) of the last feature map (16 x 16 for a ResNet50 at 512), 0...1 with 1 at
+    its own maximum, zero throughout where nothing spoke for the class; None for a model without feature maps. It explains a score and
+    marks nothing: no place of a finding may be read from it. `pipeline.heat_map.over_box` lays it over the image.
+    """
 
-@dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """What must be known about weights to use them, read from a TOML file beside them; weights/resnet50.toml explains every key."""
-
-    path: Path
-    name: str
-    version: str
-    manufacturer: str
-    architecture: str  # "resnet50" | "simulated"
-    classes: tuple[str, ...]  # in the order of the network's outputs
-    input_size: int  # side of the square input in pixels
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    profile: str  # "presentation" | "reference": see pipeline/pixels.py
-    weights: Path | None  # None for "simulated"
-    weights_sha256: str  # 64 hex digits, or "": the file is taken as it is
-    trained: bool
-    training_data: str
-    limits: str
-    image_kinds: tuple[ImageKind, ...]
-    implants: str  # "warn" | "exclude"
-    sleep_seconds: float = 0.0  # "simulated" only: how long a reading takes
+    probabilities: tuple[float, ...]
+    heat_map: npt.NDArray[np.float32] | None
 
 
 class Classifier(Protocol):
     """A loaded model."""
 
+    def read(self, image: ModelImage) -> Reading:
+        """Probabilities and heat map. Raises ModelError for an image of another size, and when the model gives no finite numbers."""
+        ...
+
     def classify(self, image: ModelImage) -> tuple[float, ...]:
-        """One probability per class, in the card's order; they sum to 1. Raises ModelError when the model gives no finite numbers."""
+        """The probabilities of `read`."""
         ...
 
 
-# ---- the card ----
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be a text in quotes")
-    return value
-
-
-def _name(value: Any) -> str:
-    if not _text(value).strip():
-        raise ValueError("must not be empty")
-    return str(value)
-
-
-def _one_of(*choices: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(f"must be {' or '.join(repr(choice) for choice in choices)}, not {value!r}")
-        return str(value)
-
-    return parse
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError("must be a number")
-    return float(value)
-
-
-def _side(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 32 <= value <= 4096:
-        raise ValueError("must be a whole number of pixels from 32 to 4096")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    if _number(value) < 0:
-        raise ValueError("must not be negative")
-    return float(value)
-
-
-def _three(value: Any) -> tuple[float, float, float]:
-    if not isinstance(value, list) or len(value) != 3:
-        raise ValueError("must be a list of three numbers: red, green, blue")
-    red, green, blue = (_number(item) for item in value)
-    return red, green, blue
-
-
-def _positive_three(value: Any) -> tuple[float, float, float]:
-    if min(_three(value)) <= 0:
-        raise ValueError("must be three numbers above zero")
-    return _three(value)
-
-
-def _classes(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) < 2:
-        raise ValueError("must be a list of at least two class names, in the order of the network's outputs")
-    names = tuple(_name(item) for item in value)
-    if len(set(names)) < len(names):
-        raise ValueError("names a class twice")
-    return names
-
-
-def _image_kinds(value: Any) -> tuple[ImageKind, ...]:
-    if not isinstance(value, list) or not value:
-        raise ValueError("must be a list of image kinds")
-    parse = _one_of(*(kind.value for kind in ImageKind))
-    return tuple(ImageKind(parse(item)) for item in value)
-
-
-def _sha256(value: Any) -> str:
-    digits = _text(value).lower()
-    if digits and (len(digits) != 64 or set(digits) - set("0123456789abcdef")):
-        raise ValueError('must be 64 hex digits (`sha256sum FILE` prints them), or "" to take the file as it is')
-    return digits
-
-
-_REQUIRED = object()
-#: Key -> how to read it, and its default.
-_KEYS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
-    "name": (_name, _REQUIRED),
-    "version": (_name, _REQUIRED),
-    "manufacturer": (_text, ""),
-    "architecture": (_one_of(*ARCHITECTURES), _REQUIRED),
-    "classes": (_classes, _REQUIRED),
-    "input_size": (_side, 512),
-    "mean": (_three, list(IMAGENET_MEAN)),
-    "std": (_positive_three, list(IMAGENET_STD)),
-    "profile": (_one_of(*PROFILES), "presentation"),
-    "weights": (_text, ""),
-    "weights_sha256": (_sha256, ""),
-    "trained": (_flag, _REQUIRED),
-    "training_data": (_text, ""),
-    "limits": (_text, ""),
-    "image_kinds": (_image_kinds, [ImageKind.FFDM]),
-    "implants": (_one_of("warn", "exclude"), "warn"),
-    "sleep_seconds": (_seconds, 0.0),
-}
-
-
-def read_card(path: Path) -> ModelCard:
-    """The model card at `path`; the weights file is not opened. Raises ModelError that names the file and the key."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(
-            f"{path}: the model card cannot be read ({error.strerror}). Write its path at [model] card in the configuration; "
-            "`fourview model demo-weights` makes a card with untrained demonstration weights."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not valid TOML: {error}") from error
-    unknown = sorted(set(table) - set(_KEYS))
-    if unknown:
-        raise ModelError(f"{path}: {unknown[0]}: unknown key; known are {', '.join(_KEYS)}")
-    values: dict[str, Any] = {}
-    for key, (parse, default) in _KEYS.items():
-        if key not in table and default is _REQUIRED:
-            raise ModelError(f"{path}: {key}: missing")
-        try:
-            values[key] = parse(table.get(key, default))
-        except ValueError as error:
-            raise ModelError(f"{path}: {key}: {error}") from None
-    simulated = values["architecture"] == "simulated"
-    if simulated and (values["weights"] or values["weights_sha256"] or values["trained"]):
-        raise ModelError(f'{path}: architecture: "simulated" has no weights and is never trained: no key weights, trained = false')
-    if not simulated and not values["weights"]:
-        raise ModelError(f"{path}: weights: missing; write the name of the weights file beside this card")
-    if not simulated and values["sleep_seconds"]:
-        raise ModelError(f'{path}: sleep_seconds: only for architecture = "simulated"')
-    values["weights"] = None if simulated else path.absolute().parent / values["weights"]
-    return ModelCard(path=path.absolute(), **values)
-
-
-def resolve_engine(card: ModelCard, configured: str) -> str:
-    """What computes: "torch" or "simulated". `configured` is the key [model] engine: "auto", or a name that must fit the card."""
-    engine = _ENGINES[card.architecture]
-    if configured not in ("auto", engine):
-        raise ModelError(f'[model] engine = "{configured}" does not run architecture "{card.architecture}"; write "auto" or "{engine}"')
-    return engine
-
-
-#: Profile -> what its numbers are at: goes up with every change of what `pipeline.pixels` computes; it is part of the model's identity.
-PROFILE_REVISIONS: Mapping[str, str] = {"presentation": "2", "reference": "1"}
-
-
-def identity(card: ModelCard, *, engine: str) -> ModelIdentity:
-    """Everything of the card that may change a score. Reads the weights file only when the card does not state its hash."""
-    weights_sha256 = card.weights_sha256
-    if card.weights is not None and not weights_sha256:
-        weights_sha256 = hashlib.sha256(_weights_bytes(card)).hexdigest()
-    options = {
-        "architecture": card.architecture,
-        "input_size": str(card.input_size),
-        "mean": ",".join(map(repr, card.mean)),
-        "std": ",".join(map(repr, card.std)),
-        "profile_revision": PROFILE_REVISIONS[card.profile],
-    }
-    return ModelIdentity(
-        name=card.name,
-        version=card.version,
-        weights_sha256=weights_sha256,
-        profile=card.profile,
-        engine=engine,
-        classes=card.classes,
-        options=tuple(sorted(options.items())),
-        trained=card.trained,
-        manufacturer=card.manufacturer,
-    )
+# ---- input ----
 
 
 def model_input(image: ModelImage, card: ModelCard) -> npt.NDArray[np.float32]:
-    """What the network is given: float32 (1, 3, size, size), the grey in three channels, less `mean`, over `std`."""
+    """What the network is given: float32 (variants, 3, size, size), the grey in three channels, less `mean`, over `std`.
+
+    The plain image comes first, the card's augmentation after it; without one there is one variant.
+    """
     if image.grey.shape != (card.input_size, card.input_size):
         raise ModelError(f"the image is {image.grey.shape}, {card.path.name} wants {card.input_size} x {card.input_size}")
+    variants = np.stack([image.grey, *_augmented(image.grey, card.augmentation)])
     # In float64, as the reference computed it, and rounded once.
-    rgb = (np.stack([image.grey] * 3, axis=-1) - np.array(card.mean)) / np.array(card.std)
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], dtype=np.float32)
+    rgb = (np.stack([variants] * 3, axis=-1) - np.array(card.mean)) / np.array(card.std)
+    return np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _augmented(grey: npt.NDArray[np.float32], augmentation: Augmentation) -> list[npt.NDArray[np.float32]]:
+    """Each variant alone, never one upon another. Rotations are about the middle, bilinear; what comes in from outside is black."""
+    variants = [grey[:, ::-1]] if augmentation.horizontal_flip else []
+    if augmentation.vertical_flip:
+        variants.append(grey[::-1])
+    if augmentation.rotations_degrees:
+        from PIL import Image
+
+        drawn = Image.fromarray(np.ascontiguousarray(grey))
+        bilinear = Image.Resampling.BILINEAR
+        variants += [np.asarray(drawn.rotate(angle, bilinear, fillcolor=0.0)) for angle in augmentation.rotations_degrees]
+    return variants
 
 
 # ---- loading ----
@@ -274,37 +130,22 @@ def load_classifier(card: ModelCard, *, allow_untrained: bool, device: str = "au
     check_weights(card, allow_untrained=allow_untrained)
     if card.architecture == "simulated":
         return _SimulatedClassifier(card)
-    data = _weights_bytes(card)
+    data = weights_bytes(card)
     found = hashlib.sha256(data).hexdigest()
     if card.weights_sha256 and found != card.weights_sha256:
         raise ModelError(
             f"{card.weights}: SHA-256 is {found}, the card {card.path.name} says {card.weights_sha256}: not the file that the card "
             "describes. Put the right file there, or write the new hash into the card together with a new version."
         )
-    return _TorchClassifier(card, _state_dict(card, data), _torch_device(device))
+    return classifier_of(card, read_checkpoint(card, data), device=device)
 
 
-def check_weights(card: ModelCard, *, allow_untrained: bool) -> None:
-    """What can be told without torch: raises ModelError when the weights are untrained and must not be, or cannot be read."""
-    if not card.trained and not allow_untrained:
-        raise ModelError(
-            f"{card.path}: the model is not trained, its numbers mean nothing; "
-            "only for a demonstration write allow_untrained = true at [model]"
-        )
-    if card.weights is not None and not os.access(card.weights, os.R_OK):
-        _weights_bytes(card)
-
-
-def _weights_bytes(card: ModelCard) -> bytes:
-    assert card.weights is not None
-    try:
-        return card.weights.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{card.weights}: the weights file cannot be read ({error.strerror}). Put the checkpoint there or write its name at weights in "
-            f'{card.path}; `fourview model demo-weights` makes untrained ones: then write card = "weights/resnet50-demo.toml" and '
-            "allow_untrained = true at [model]."
-        ) from error
+def classifier_of(card: ModelCard, state: Mapping[str, Any], *, device: str = "auto") -> Classifier:
+    """The card's network with the tensors of `read_checkpoint`; raises ModelError with every one of `checkpoint_faults`."""
+    faults = checkpoint_faults(card, state)
+    if faults:
+        raise ModelError(f"{card.weights}: " + "; ".join(faults))
+    return _TorchClassifier(card, state, _torch_device(device))
 
 
 def _import_torch() -> Any:
@@ -324,8 +165,11 @@ def _torch_device(device: str) -> Any:
     return torch.device("cuda" if device != "cpu" and available else "cpu")
 
 
-def _state_dict(card: ModelCard, data: bytes) -> dict[str, Any]:
-    """Parameter name -> tensor, from safetensors or a torch file: bare, under "model_state_dict", or with DataParallel's "module."."""
+def read_checkpoint(card: ModelCard, data: bytes) -> dict[str, Any]:
+    """Parameter name -> tensor, from safetensors or a torch file: bare, under "model_state_dict", or with DataParallel's "module.".
+
+    Raises ModelError for anything else; whether the tensors are those of the card's network, `checkpoint_faults` says.
+    """
     torch = _import_torch()
     assert card.weights is not None
     if card.weights.suffix == ".safetensors":
@@ -366,49 +210,86 @@ def _resnet50(classes: int) -> Any:
     return network
 
 
+def checkpoint_faults(card: ModelCard, state: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why these tensors are not weights of the card's network, a sentence for each reason; empty when they are.
+
+    Tensors in 16 bits are weights too: they are widened to 32 without loss.
+    """
+    torch = _import_torch()
+    with torch.device("meta"):  # shapes alone
+        wanted = _resnet50(len(card.classes)).state_dict()
+    faults = []
+    missing = sorted(name for name in wanted if name not in state and not _is_counter(name))
+    surplus = sorted(name for name in state if name not in wanted)
+    if missing or surplus:
+        named = ", ".join([f"no {name}" for name in missing[:3]] + [f"unknown {name}" for name in surplus[:3]])
+        faults.append(f"not the weights of a {card.architecture}: {len(missing)} tensors are missing, {len(surplus)} unknown ({named})")
+    output = state.get("fc.weight")
+    outputs = len(card.classes) if output is None else output.shape[0] if output.ndim else 0
+    if outputs != len(card.classes):
+        faults.append(
+            f"the checkpoint has {outputs} classes, the card {card.path.name} names {len(card.classes)}: {', '.join(card.classes)}"
+        )
+    for name in sorted(set(wanted) & set(state)):
+        found, shape = state[name], tuple(wanted[name].shape)
+        counted_already = outputs != len(card.classes) and name.startswith("fc.")
+        if tuple(found.shape) != shape and not counted_already:
+            faults.append(f"{name} has shape {tuple(found.shape)}, a {card.architecture} wants {shape}")
+        elif _is_counter(name):
+            continue
+        elif found.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            faults.append(f"{name} holds {str(found.dtype).removeprefix('torch.')}, not floating point numbers of 16, 32 or 64 bits")
+        elif not torch.isfinite(found).all():
+            faults.append(f"{name} holds numbers that are not finite: the training diverged or the file is damaged")
+    return tuple(faults)
+
+
+def _is_counter(name: str) -> bool:
+    """Whether a tensor only counts training steps: no score depends on it, and old checkpoints are without it."""
+    return name.endswith("num_batches_tracked")
+
+
 class _TorchClassifier:
-    def __init__(self, card: ModelCard, state: dict[str, Any], device: Any) -> None:
+    def __init__(self, card: ModelCard, state: Mapping[str, Any], device: Any) -> None:
         torch = _import_torch()
-        network = _resnet50(len(card.classes))
-        wanted = network.state_dict()
-        missing = sorted(name for name in wanted if name not in state and not name.endswith("num_batches_tracked"))
-        surplus = sorted(name for name in state if name not in wanted)
-        if missing or surplus:
-            named = ", ".join([f"no {name}" for name in missing[:3]] + [f"unknown {name}" for name in surplus[:3]])
-            raise ModelError(
-                f"{card.weights}: not the weights of a {card.architecture}: "
-                f"{len(missing)} tensors are missing, {len(surplus)} unknown ({named})"
-            )
-        outputs = state["fc.weight"].shape[0] if state["fc.weight"].ndim else 0
-        if outputs != len(card.classes):
-            raise ModelError(
-                f"{card.weights}: the checkpoint has {outputs} classes, the card {card.path.name} names {len(card.classes)}: "
-                + ", ".join(card.classes)
-            )
-        for name, tensor in wanted.items():
-            if name in state and state[name].shape != tensor.shape:
-                shapes = f"shape {tuple(state[name].shape)}, a {card.architecture} wants {tuple(tensor.shape)}"
-                raise ModelError(f"{card.weights}: {name} has {shapes}")
-        network.load_state_dict(state, strict=False)
+        with torch.device("meta"):  # the tensors are given: none is made, and no random number drawn
+            network = _resnet50(len(card.classes))
+        counters = {name: torch.zeros((), dtype=torch.int64) for name in network.state_dict() if _is_counter(name)}
+        network.load_state_dict({**counters, **state}, assign=True)
+        network.eval().requires_grad_(False).to(device=device, dtype=torch.float32, memory_format=torch.channels_last)
         self._card = card
         self._torch = torch
         self._device = device
-        self._network = network.eval().requires_grad_(False).to(device=device, dtype=torch.float32, memory_format=torch.channels_last)
+        *stages, self._pooling, self._output = network.children()
+        self._stages = torch.nn.Sequential(*stages)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = False  # it picks kernels by the clock, so scores could differ between runs
             torch.backends.cudnn.deterministic = True
         # The first pass takes twice as long as the next, while kernels are made: not at the first patient's expense.
+        variants = 1 + len(_augmented(np.zeros((1, 1), np.float32), card.augmentation))
         with torch.inference_mode():
-            self._network(self._batch(np.zeros((1, 3, card.input_size, card.input_size), np.float32)))
+            self._forward(np.zeros((variants, 3, card.input_size, card.input_size), np.float32))
 
-    def _batch(self, values: npt.NDArray[np.float32]) -> Any:
-        return self._torch.from_numpy(values).to(self._device, memory_format=self._torch.channels_last)
+    def _forward(self, values: npt.NDArray[np.float32]) -> tuple[Any, Any]:
+        """Last feature maps (variants, channels, rows, columns) and logits (variants, classes)."""
+        batch = self._torch.from_numpy(values).to(self._device, memory_format=self._torch.channels_last)
+        maps = self._stages(batch)
+        return maps, self._output(self._pooling(maps).flatten(1))
+
+    def read(self, image: ModelImage) -> Reading:
+        torch = self._torch
+        with torch.inference_mode():
+            maps, logits = self._forward(model_input(image, self._card))
+            probabilities = _checked(self._card, torch.softmax(logits, dim=1).double().mean(dim=0).tolist())
+            best = probabilities.index(max(probabilities))
+            # Grad-CAM: all that the class's logit gains at one place, and only gains.
+            heat = torch.einsum("k,khw->hw", self._output.weight[best], maps[0]).clamp_min(0)
+            heat_map: npt.NDArray[np.float32] = heat.cpu().numpy()
+        highest = float(heat_map.max())
+        return Reading(probabilities, heat_map / np.float32(highest) if highest > 0 else heat_map)
 
     def classify(self, image: ModelImage) -> tuple[float, ...]:
-        batch = self._batch(model_input(image, self._card))
-        with self._torch.inference_mode():
-            probabilities = self._torch.softmax(self._network(batch)[0], dim=0)
-        return _checked(self._card, probabilities.tolist())
+        return self.read(image).probabilities
 
 
 class _SimulatedClassifier:
@@ -417,15 +298,18 @@ class _SimulatedClassifier:
     def __init__(self, card: ModelCard) -> None:
         self._card = card
 
-    def classify(self, image: ModelImage) -> tuple[float, ...]:
+    def read(self, image: ModelImage) -> Reading:
         time.sleep(self._card.sleep_seconds)
         sha = hashlib.sha256(np.ascontiguousarray(image.grey).data).digest()
         shares = [1 + int.from_bytes(hashlib.sha256(sha + bytes([index])).digest()[:4], "big") for index in range(len(self._card.classes))]
-        return _checked(self._card, [share / sum(shares) for share in shares])
+        return Reading(_checked(self._card, [share / sum(shares) for share in shares]), None)
+
+    def classify(self, image: ModelImage) -> tuple[float, ...]:
+        return self.read(image).probabilities
 
 
 def _checked(card: ModelCard, probabilities: list[float]) -> tuple[float, ...]:
-    if not all(map(math.isfinite, probabilities)) or abs(sum(probabilities) - 1) > _SUM_TOLERANCE:
+    if not all(map(math.isfinite, probabilities)) or abs(sum(probabilities) - 1) > SUM_TOLERANCE:
         raise ModelError(
             f"{card.name} {card.version} gave no finite numbers for this image: the weights may be damaged or diverged in training"
         )
@@ -459,11 +343,13 @@ limits = "MEANINGLESS NUMBERS - UNTRAINED MODEL"
 
 
 def write_demo_weights(folder: Path) -> Path:
-    """Write resnet50-demo.safetensors and its card resnet50-demo.toml into `folder`; returns the card's path.
+    """Write resnet50-demo.safetensors, its card resnet50-demo.toml and its self-test into `folder`; returns the card's path.
 
-    The same bytes on every run with the same torch version. Files that are there and identical stay untouched. Raises ModelError
-    without torch, OSError when the folder cannot be written.
+    The same bytes on every run with the same torch version, but for the last digits of the self-test, which depend on the processor.
+    Files that are there and identical stay untouched. Raises ModelError without torch, OSError when the folder cannot be written.
     """
+    from pipeline.pixels import ModelImage
+
     torch = _import_torch()
     import safetensors.torch
 
@@ -471,16 +357,30 @@ def write_demo_weights(folder: Path) -> Path:
         torch.manual_seed(_DEMO_SEED)
         state = _demo_network(torch).state_dict()
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()})
-    card = _DEMO_CARD.format(
+    text = _DEMO_CARD.format(
         version=json.dumps(f"1 (torch {torch.__version__})"),
         classes=json.dumps(list(CLASSES)),
         weights_sha256=hashlib.sha256(data).hexdigest(),
     )
+    path = folder / "resnet50-demo.toml"
+    card = parse_card(text, path)
+    stored = _demo_image(card.input_size)
+    image = ModelImage(grey_of(stored), (0, 0, *stored.shape), 0.0, ())
+    text = card_with_self_test(card, text, "resnet50-demo.png", classifier_of(card, state, device="cpu").classify(image))
     folder.mkdir(parents=True, exist_ok=True)
     # The card last: it names the hash of weights that are there.
-    _write_unless_identical(folder / "resnet50-demo.safetensors", data)
-    _write_unless_identical(folder / "resnet50-demo.toml", card.encode())
-    return folder / "resnet50-demo.toml"
+    write_unless_identical(folder / "resnet50-demo.safetensors", data)
+    write_unless_identical(folder / "resnet50-demo.png", png(stored))
+    write_unless_identical(path, text.encode())
+    return path
+
+
+def _demo_image(size: int) -> npt.NDArray[np.uint16]:
+    """A half disk with waves, made of integers alone: the same everywhere."""
+    y, x = np.mgrid[0:size, 0:size].astype(np.int64)
+    inside = (2 * y - size) ** 2 + (2 * x) ** 2 < (size * 9 // 10) ** 2
+    waves = (x * x + 3 * x * y) // size % 64 * 512 + 16384
+    return np.where(inside, waves, 0).astype(np.uint16)
 
 
 def _demo_network(torch: Any) -> Any:
@@ -495,19 +395,3 @@ def _demo_network(torch: Any) -> Any:
     with torch.no_grad():
         network.fc.bias.copy_(torch.tensor(_DEMO_BIAS))
     return network
-
-
-def _write_unless_identical(path: Path, data: bytes) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if path.read_bytes() == data:
-            return
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
-        try:
-            temporary.write(data)
-            temporary.flush()
-            os.fsync(temporary.fileno())
-            Path(temporary.name).chmod(0o644)
-            Path(temporary.name).replace(path)
-        except BaseException:
-            Path(temporary.name).unlink(missing_ok=True)
-            raise

@@ -1,4 +1,4 @@
-"""pipeline/model.py: cards, checkpoints of friends and strangers, and the numbers that come out."""
+"""pipeline/model_card.py and pipeline/model.py: cards, checkpoints of friends and strangers, and the numbers that come out."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 import torchvision
 
 from pipeline import model as model_module
+from pipeline import model_card
 from pipeline.model import (
     CLASSES,
     ModelCard,
@@ -30,6 +31,7 @@ from pipeline.model import (
     resolve_engine,
     write_demo_weights,
 )
+from pipeline.model_card import Augmentation
 from pipeline.pixels import PROFILES, ModelImage, prepare
 from store.study import ImageKind, View
 from tests.mammograms_made import breast_pixels, mammogram
@@ -89,7 +91,7 @@ def test_the_card_in_the_repository_explains_every_key_and_is_valid() -> None:
     assert card.weights == path.parent / "resnet50.pt"
     assert (card.profile, card.implants, card.image_kinds, card.trained) == ("presentation", "warn", (ImageKind.FFDM,), True)
     text = path.read_text()
-    assert [key for key in model_module._KEYS if key not in text] == []
+    assert [key for key in model_card._KEYS if key.split(".")[-1] not in text] == []
 
 
 def test_a_short_card_has_sensible_defaults(tmp_path: Path) -> None:
@@ -119,6 +121,18 @@ def test_a_short_card_has_sensible_defaults(tmp_path: Path) -> None:
         ("sleep_seconds = 1", "sleep_seconds: only for"),
         ("limits = 7", "limits: must be a text"),
         ("= nonsense", "not valid TOML"),
+        ("augmentation = true", "augmentation: unknown key"),
+        ("[augmentation]\nshear = 1", "augmentation.shear: unknown key"),
+        ("[augmentation]\nhorizontal_flip = 1", "augmentation.horizontal_flip: must be true or false"),
+        ("[augmentation]\nrotations_degrees = [5, 0]", "augmentation.rotations_degrees: must be different angles"),
+        ("[augmentation]\nrotations_degrees = [5, 5.0]", "different angles"),
+        ("[augmentation]\nrotations_degrees = [1,2,3,4,5,6,7,8,9]", "at most 8 angles"),
+        ('[self_test]\nimage = "a.png"', "self_test.probabilities: missing"),
+        ("[self_test.probabilities]\nMass = 1", "self_test.image: missing"),
+        ('[self_test]\nimage = "a.png"\nprobabilities = {Mass = 1.0}', "self_test.probabilities: for Mass; the classes are Mass, Calc"),
+        ('[self_test]\nimage = "a.png"\nprobabilities = {Mass = 0.5}', "must sum to 1, not to 0.5"),
+        ('[self_test]\nimage = "a.png"\nprobabilities = [0.5, 0.5]', "must be a table of class names"),
+        ("[self_test]\ntolerance = 0", "self_test.tolerance: must be above 0"),
     ],
 )
 def test_mistakes_in_a_card_are_named_with_file_and_key(change: str, words: str, tmp_path: Path) -> None:
@@ -127,6 +141,15 @@ def test_mistakes_in_a_card_are_named_with_file_and_key(change: str, words: str,
         read_card(tmp_path / "card.toml")
     assert str(tmp_path / "card.toml") in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_every_mistake_in_a_card_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text('name = ""\ncolour = "red"\nversion = "1"\nclasses = ["A"]\ntrained = 1\narchitecture = "resnet50"')
+    with pytest.raises(model_card.CardMistakes) as caught:
+        read_card(tmp_path / "card.toml")
+    keys = [complaint.removeprefix(f"{tmp_path / 'card.toml'}: ").split(":")[0] for complaint in caught.value.complaints]
+    assert keys == ["colour", "name", "classes", "trained"]
+    assert str(caught.value).splitlines() == list(caught.value.complaints)
 
 
 @pytest.mark.parametrize("key", ["name", "version", "architecture", "classes", "trained", "weights"])
@@ -147,7 +170,7 @@ def test_classes_must_be_names(classes: str, words: str, tmp_path: Path) -> None
 
 
 def test_the_profiles_a_card_may_name_are_those_that_exist() -> None:
-    assert set(model_module.PROFILES) == set(PROFILES)
+    assert set(model_card.PROFILES) == set(PROFILES)
 
 
 def test_a_missing_card_says_what_to_write(tmp_path: Path) -> None:
@@ -167,9 +190,12 @@ def test_the_identity_changes_with_what_changes_scores(demo: ModelCard) -> None:
             replace(demo, mean=(0.5, 0.5, 0.5)),
             replace(demo, input_size=256),
             replace(demo, weights_sha256="0" * 64),
+            replace(demo, augmentation=Augmentation(horizontal_flip=True)),
+            replace(demo, augmentation=Augmentation(rotations_degrees=(5.0,))),
         )
     }
-    assert len(keys) == 6
+    assert len(keys) == 8
+    assert identity(replace(demo, self_test=None, augmentation=Augmentation()), engine="torch").key == same.key
     assert identity(replace(demo, limits="other words"), engine="torch").key == same.key
 
 
@@ -277,6 +303,44 @@ def test_a_tensor_of_another_shape_is_named(state: dict[str, torch.Tensor], card
     assert "conv1.weight has shape (64, 1, 7, 7)" in words
 
 
+def test_everything_wrong_with_a_checkpoint_is_named_at_once(state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]) -> None:
+    odd = {**state, "fc.weight": torch.zeros(7, 2048), "conv1.weight": torch.zeros(64, 1, 7, 7), "head.weight": torch.zeros(1)}
+    del odd["bn1.weight"]
+    words = refusal(card_of(odd))
+    assert "1 tensors are missing, 1 unknown (no bn1.weight, unknown head.weight)" in words
+    assert "has 7 classes" in words
+    assert "conv1.weight has shape" in words
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn], ids=str)
+def test_tensors_that_are_no_plain_numbers_are_refused(
+    dtype: torch.dtype, state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]
+) -> None:
+    words = refusal(card_of({**state, "fc.bias": state["fc.bias"].to(dtype)}))
+    assert f"fc.bias holds {str(dtype).removeprefix('torch.')}, not floating point numbers" in words
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_tensors_of_other_widths_are_read_as_32_bits(
+    dtype: torch.dtype, state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]
+) -> None:
+    narrow = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    widened = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in narrow.items()}
+    found, expected = (
+        load_classifier(card_of(checkpoint), allow_untrained=True, device="cpu").classify(grey(size=64)) for checkpoint in (narrow, widened)
+    )
+    assert found == expected
+
+
+def test_a_checkpoint_without_step_counters_is_read(state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]) -> None:
+    old = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    assert len(old) < len(state)
+    found, expected = (
+        load_classifier(card_of(checkpoint), allow_untrained=True, device="cpu").classify(grey(size=64)) for checkpoint in (old, state)
+    )
+    assert found == expected
+
+
 def test_changed_weights_are_refused(demo: ModelCard) -> None:
     words = refusal(replace(demo, weights_sha256="0" * 64))
     assert "0" * 64 in words
@@ -352,17 +416,75 @@ def test_classifying_twice_gives_the_same_numbers(state: dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_an_error(value: float, state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]) -> None:
-    broken = {**state, "fc.bias": torch.full((4,), value)}
-    classifier = load_classifier(card_of(broken), allow_untrained=True, device="cpu")
-    with pytest.raises(ModelError, match="no finite numbers"):
-        classifier.classify(grey(size=64))
+def test_weights_that_are_no_numbers_are_refused(value: float, state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]) -> None:
+    words = refusal(card_of({**state, "fc.bias": torch.tensor([0.0, value, 0.0, 0.0])}))
+    assert "fc.bias holds numbers that are not finite: the training diverged" in words
+
+
+def test_numbers_that_overflow_are_an_error(state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]) -> None:
+    card = card_of({**state, "fc.weight": torch.full((4, 2048), 3e38)})
+    classifier = load_classifier(card, allow_untrained=True, device="cpu")
+    for answer in (classifier.classify, classifier.read):
+        with pytest.raises(ModelError, match="no finite numbers"):
+            answer(grey(size=64))
 
 
 def test_an_image_of_another_size_is_an_error(state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]) -> None:
     classifier = load_classifier(card_of(state), allow_untrained=True, device="cpu")
     with pytest.raises(ModelError, match="wants 64 x 64"):
         classifier.classify(grey(size=128))
+
+
+# ---- augmentation ----
+
+
+def test_without_augmentation_the_input_is_the_plain_image_alone(demo: ModelCard) -> None:
+    assert model_input(grey(), demo).shape == (1, 3, 512, 512)
+
+
+def test_the_variants_are_the_plain_image_and_each_change_alone(demo: ModelCard) -> None:
+    card = replace(demo, mean=(0.0,) * 3, std=(1.0,) * 3, augmentation=Augmentation(horizontal_flip=True, vertical_flip=True))
+    image = grey()
+    plain, mirrored, upside_down = model_input(image, card)[:, 0]
+    assert np.array_equal(plain, image.grey)
+    assert np.array_equal(mirrored, image.grey[:, ::-1])
+    assert np.array_equal(upside_down, image.grey[::-1])
+
+
+def test_a_rotation_is_counter_clockwise_about_the_middle_and_lets_black_in(demo: ModelCard) -> None:
+    card = replace(demo, mean=(0.0,) * 3, std=(1.0,) * 3, augmentation=Augmentation(rotations_degrees=(-90.0, 45.0, 90.0)))
+    image = replace(grey(), grey=np.random.default_rng(1).random((512, 512), np.float32))
+    _, clockwise, oblique, counter = model_input(image, card)[:, 0]
+    assert np.allclose(clockwise, np.rot90(image.grey, -1), atol=1e-5)
+    assert np.allclose(counter, np.rot90(image.grey), atol=1e-5)
+    assert np.all(oblique[:70, :70] == 0)
+    assert oblique[206:306, 206:306].mean() == pytest.approx(image.grey[206:306, 206:306].mean(), abs=0.02)
+
+
+def test_probabilities_are_the_mean_over_the_variants(state: dict[str, torch.Tensor], card_of: Callable[..., ModelCard]) -> None:
+    plain = card_of(state)
+    card = replace(plain, augmentation=Augmentation(horizontal_flip=True, rotations_degrees=(-5.0, 5.0)))
+    image = grey(size=64)
+    network = torchvision.models.resnet50(num_classes=4)
+    network.load_state_dict(state)
+    with torch.inference_mode():
+        each = torch.softmax(network.eval()(torch.from_numpy(model_input(image, card))), 1)
+    assert len(each) == 4
+    assert each.std(0).max() > 1e-3, "the variants must differ"
+    reading = load_classifier(card, allow_untrained=True, device="cpu").read(image)
+    assert reading.probabilities == pytest.approx(each.mean(0).tolist(), abs=1e-5)
+    assert sum(reading.probabilities) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_simulated_model_has_no_augmentation(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(SIMULATED + "[augmentation]\nhorizontal_flip = true")
+    with pytest.raises(ModelError, match="augmentation: not for architecture"):
+        read_card(tmp_path / "card.toml")
+
+
+def test_rotations_are_kept_in_order(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(CARD + "[augmentation]\nvertical_flip = true\nrotations_degrees = [5, -5.0]")
+    assert read_card(tmp_path / "card.toml").augmentation == Augmentation(vertical_flip=True, rotations_degrees=(-5.0, 5.0))
 
 
 # ---- simulated ----
@@ -394,6 +516,7 @@ def test_the_simulated_model_reads_the_images_hash(tmp_path: Path, monkeypatch: 
     assert len(first) == 3
     assert sum(first) == pytest.approx(1)
     assert slept == [0.25] * 3
+    assert classifier.read(grey()).heat_map is None
 
 
 def test_the_simulated_model_must_be_allowed(tmp_path: Path) -> None:
@@ -415,7 +538,7 @@ def test_demonstration_weights_are_the_same_bytes_and_say_what_they_are(demo: Mo
     random_state = torch.random.get_rng_state()
     path = write_demo_weights(tmp_path / "new folder")
     assert torch.equal(torch.random.get_rng_state(), random_state)
-    assert sorted(file.name for file in path.parent.iterdir()) == ["resnet50-demo.safetensors", "resnet50-demo.toml"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["resnet50-demo.png", "resnet50-demo.safetensors", "resnet50-demo.toml"]
     card = read_card(path)
     assert card.weights_sha256 == demo.weights_sha256
     assert not card.trained
