@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -13,7 +14,7 @@ from mammograms_made import mammogram, uid
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from pipeline.report import Report, ReportedView
+from pipeline.report import BuiltObject, Report, ReportedView, build
 from store.study import (
     HANGING_ORDER,
     RANKING,
@@ -47,6 +48,7 @@ MODEL = ModelIdentity(
     classes=CLASSES,
     manufacturer="Example",
 )
+KOREAN = replace(INSTALLATION, language="ko")
 PREDECESSORS = {
     "sr": Predecessor(sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33", sop_instance_uid="2.25.55", series_instance_uid="2.25.56"),
     "page": Predecessor(sop_class_uid="1.2.840.10008.5.1.4.1.1.7", sop_instance_uid="2.25.57", series_instance_uid="2.25.58"),
@@ -73,6 +75,7 @@ def reported_view(
     laterality_source: str = "ImageLaterality",
     view_source: str = "ViewCodeSequence",
     picture: Any = "gradient",
+    heat_map: Any = None,
 ) -> ReportedView:
     """`view` analysed with the scores of `PROBABILITIES`, or failed for the reason `failure`."""
     header = header or as_received(mammogram(view))
@@ -101,6 +104,7 @@ def reported_view(
         scores=None if failure else scores,
         failure=failure,
         picture=picture,
+        heat_map=heat_map,
     )
 
 
@@ -154,3 +158,64 @@ def withdrawn_report(**overrides: Any) -> Report:
     }
     report = made_report(**(values | overrides))
     return replace(report, views=tuple(replace(one, scores=None, picture=None) for one in report.views))
+
+
+def heat_map() -> Any:
+    """float32 (7, 7): the strongest response in the upper left corner of the crop, none in the lower right one."""
+    down, across = np.mgrid[0:7, 0:7]
+    return np.clip(1 - (down + across) / 6, 0, 1).astype(np.float32)
+
+
+def report_with_heat_maps(**overrides: Any) -> Report:
+    """`made_report` of an installation that shows heat maps, with one for each view."""
+    installation = replace(overrides.pop("installation", INSTALLATION), heat_map_on_page=True)
+    views = (reported_view(view, heat_map=heat_map()) for view in HANGING_ORDER)
+    return made_report(*views, installation=installation, **overrides)
+
+
+def _revised(**overrides: Any) -> Report:
+    losers = tuple(loser(View.L_CC, one, predicted_class="Normal") for one in ("2.25.71234", "2.25.81234", "2.25.91234"))
+    return made_report(
+        version_number=2,
+        predecessors=PREDECESSORS,
+        cause="d" * 64,
+        replaces_at=datetime(2026, 11, 20, 5, 2, tzinfo=UTC),
+        losers=losers,
+        warnings=("a warning",),
+        **overrides,
+    )
+
+
+def _implant(**overrides: Any) -> Report:
+    headers = {view: as_received(mammogram(view, BreastImplantPresent="YES")) for view in HANGING_ORDER}
+    return made_report(*(reported_view(view, header=header, modifiers=("ID",)) for view, header in headers.items()), **overrides)
+
+
+def _failed(**overrides: Any) -> Report:
+    view = reported_view(View.L_MLO, failure="the compressed frame is truncated", picture=None)
+    return made_report(view, outcome=Outcome.PARTIAL, **overrides)
+
+
+_EVERY_KIND: dict[str, Callable[..., Report]] = {
+    "normal": made_report,
+    "partial": lambda **overrides: made_report(absent=(View.R_MLO,), outcome=Outcome.PARTIAL, **overrides),
+    "unilateral": lambda **overrides: made_report(absent=(View.L_CC, View.L_MLO), outcome=Outcome.UNILATERAL, **overrides),
+    "withdrawn": withdrawn_report,
+    "implant": _implant,
+    "revised": _revised,
+    "failed view": _failed,
+    "untrained": lambda **overrides: made_report(model=replace(MODEL, trained=False, options=(("flip", "yes"),)), **overrides),
+    "heat maps": report_with_heat_maps,
+}
+#: Every kind of report there is, in both languages.
+VARIANTS: dict[str, Callable[..., Report]] = {
+    **_EVERY_KIND,
+    **{f"{kind}, Korean": partial(make, installation=KOREAN) for kind, make in _EVERY_KIND.items()},
+}
+
+
+@cache
+def built_variant(name: str) -> tuple[Report, tuple[BuiltObject, ...]]:
+    """A report of `VARIANTS` and its objects, which nobody may change."""
+    report = VARIANTS[name]()
+    return report, build(report)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
@@ -13,10 +15,23 @@ from mammograms_made import mammogram
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from reports_made import MODEL, PREDECESSORS, as_received, loser, made_report, reported_view, withdrawn_report
+from reports_made import (
+    INSTALLATION,
+    MODEL,
+    PREDECESSORS,
+    VARIANTS,
+    as_received,
+    heat_map,
+    loser,
+    made_report,
+    report_with_heat_maps,
+    reported_view,
+    withdrawn_report,
+)
 
-from pipeline.report import Report, build, page
+from pipeline.report import Report, ReportedView, build, heat_colours, heat_map_picture, page, typeface
 from pipeline.report.remarks import further_notes, remarks, weighty_notes
+from pipeline.report.wording import ENGLISH
 from store.study import HANGING_ORDER, Outcome, View
 
 Verified = Callable[[bytes], list[str]]
@@ -98,7 +113,7 @@ def test_the_page_says_what_must_be_said(words_of: Callable[[Report], str]) -> N
         assert one.header.SOPInstanceUID[-12:] in said
     for class_name in ("Mass", "Calcification", "Architectural/Asymmetry", "Normal"):
         assert said.splitlines().count(class_name) >= 4, "a name beside every bar"
-    assert "This" in said and "does not exclude cancer." in said
+    assert "No class scored above Normal in this image. This does not exclude cancer." in said.replace("\n", " ")
 
 
 def test_no_patient_data_is_burned_in(words_of: Callable[[Report], str]) -> None:
@@ -163,7 +178,7 @@ def test_partial_and_failed_views_are_named(
     for words in (
         "PARTIAL: this result does not cover all four views.",
         "R-MLO: not analysed: the compressed frame is truncated",
-        "L-MLO: no image.",
+        "L-MLO: no usable image.",
         "2 of 4 views analysed",
         "Not analysed",
         "No picture",
@@ -201,7 +216,7 @@ def test_nothing_stands_where_the_absent_side_would_be(
 def test_of_a_side_that_is_not_expected_nothing_is_said_either(words_of: Callable[[Report], str]) -> None:
     """A rule that expects the left views only, of which one is missing."""
     said = words_of(made_report(absent=(View.R_CC, View.R_MLO, View.L_MLO), missing=(View.L_MLO,), outcome=Outcome.PARTIAL))
-    assert "1 of 2 views of the left breast analysed" in said and "L-MLO: no image." in said and "No image" in said
+    assert "1 of 2 views of the left breast analysed" in said and "L-MLO: no usable image." in said and "No image" in said
     assert "R-" not in said
 
 
@@ -239,7 +254,7 @@ def test_many_notes_and_long_names_do_not_overflow(
         model=replace(MODEL, name="n" * 200, classes=classes),
     )
     page_of(report)
-    assert "13 more in the structured report of this version" in words_of(report)
+    assert "9 more in the structured report of this version" in words_of(report)
 
 
 def test_images_that_scored_otherwise_stand_above_the_warnings(words_of: Callable[[Report], str]) -> None:
@@ -291,10 +306,10 @@ LONG_NOTE = "a long note " * 40
 )
 def test_notes_that_do_not_fit_are_counted(notes: list[str], most: int, shown: list[str]) -> None:
     """`shown`: what each line holds."""
-    lines = [line for line, _ in page.fitting([(note, page.WHITE) for note in notes], 28, 1000, most)]
+    lines = [line for line, _ in page.fitting([(note, page.WHITE) for note in notes], 28, 1000, most, ENGLISH)]
     assert len(lines) == len(shown)
     assert all(part in line for line, part in zip(lines, shown, strict=True))
-    assert all(page._font(28).getlength(line) <= 1000 for line in lines)
+    assert all(typeface.font(28).getlength(line) <= 1000 for line in lines)
 
 
 def test_every_note_of_the_page_stands_in_the_structured_report() -> None:
@@ -348,12 +363,157 @@ def test_many_reasons_of_a_withdrawal_do_not_overflow(words_of: Callable[[Report
 
 def test_lines_are_never_wider_than_asked() -> None:
     for text in ("Architectural/Asymmetry", "a few short words", "W" * 100, "", "   ", "word " * 50):
-        lines = page.wrapped(text, 26, 200)
-        assert all(page._font(26).getlength(line) <= 200 for line in lines)
+        lines = typeface.wrapped(text, 26, 200)
+        assert all(typeface.font(26).getlength(line) <= 200 for line in lines)
         assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
 def test_letters_that_the_typeface_lacks_are_replaced() -> None:
-    assert page.drawable("Ödem, naïve") == "Odem, naive"
-    assert page.drawable("도수") == page.drawable("도수").replace("\0", "")
-    assert page.drawable("洪") == "?"
+    assert typeface.drawable("Ödem, naïve, 석회화") == "Ödem, naïve, 석회화"
+    assert typeface.drawable("Dvořák ½") == "Dvorák ?"
+    assert typeface.drawable("뷁洪") == "??"
+    assert typeface.drawable(unicodedata.normalize("NFD", "석회화 é")) == "석회화 é"
+
+
+def shown_beside(report: Report) -> Picture:
+    """The columns of the page between the panels and the views: (rows, columns, 3), right side's then left side's."""
+    pixels = np.asarray(page.draw(report))[page.BANNER_HEIGHT + page.HEADING_HEIGHT : page.HEIGHT - page.FOOTER_HEIGHT]
+    right = pixels[:, page.PANEL_WIDTH : page.PANEL_WIDTH + page.HEAT_MAP_WIDTH]
+    left = pixels[:, page.WIDTH - page.PANEL_WIDTH - page.HEAT_MAP_WIDTH : page.WIDTH - page.PANEL_WIDTH]
+    return np.stack([right, left])
+
+
+def warm(pixels: Picture) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which pixels have the colour of a strong response; no grey and no other colour of the page has."""
+    strong = heat_colours.COLOURS[150:]
+    return (pixels[..., np.newaxis, :] == strong).all(axis=-1).any(axis=-1)
+
+
+def test_heat_maps_stand_beside_the_views_and_never_on_them(
+    page_of: Callable[[Report], tuple[Dataset, Picture]], words_of: Callable[[Report], str]
+) -> None:
+    report = report_with_heat_maps()
+    _, pixels = page_of(report)
+    views = pixels[page.BANNER_HEIGHT + page.HEADING_HEIGHT : page.HEIGHT - page.FOOTER_HEIGHT]
+    edge = page.PANEL_WIDTH + page.HEAT_MAP_WIDTH
+    assert (np.ptp(views[:, edge : page.WIDTH // 2 - page.GAP], axis=2) == 0).mean() > 0.99, "the views are grey"
+    assert not warm(views[:, edge : page.WIDTH - edge]).any()
+    right, left = shown_beside(report)
+    halves = [half for side in (right, left) for half in (side[: len(side) // 2], side[len(side) // 2 :])]
+    maps = [warm(half[24:400]).sum() > 500 for half in halves]
+    assert maps == [False, True, True, True], "R-CC scored highest for Normal"
+    said = words_of(report).replace("\n", " ")
+    assert said.count("Where the network responded for the class; no location of a finding") == 3
+    assert said.count("No heat map: the highest-scoring class is Normal") == 1
+    assert (said.count("weak"), said.count("strong")) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        made_report(),
+        made_report(installation=replace(INSTALLATION, heat_map_on_page=True)),
+        replace(report_with_heat_maps(), installation=INSTALLATION),
+    ],
+    ids=["neither", "without heat maps", "not asked for"],
+)
+def test_without_heat_maps_the_page_is_as_it_was(report: Report, words_of: Callable[[Report], str]) -> None:
+    assert "heat map" not in words_of(report) and "responded" not in words_of(report)
+    assert page.draw(report).tobytes() == page.draw(made_report()).tobytes()
+
+
+def test_a_heat_map_is_turned_like_its_view() -> None:
+    """Strong in the crop's upper left corner as stored; the image of L-MLO is stored mirrored."""
+    view = View.L_MLO
+    stored = reported_view(view, heat_map=heat_map())
+    mirrored = replace(stored, header=as_received(mammogram(view, PatientOrientation=["P", "FR"])))
+
+    def middle(one: ReportedView) -> float:
+        report = made_report(one, installation=replace(INSTALLATION, heat_map_on_page=True))
+        columns = np.flatnonzero(warm(shown_beside(report)[1][880:1080]).any(axis=0))
+        return float(columns.mean())
+
+    assert middle(stored) < page.HEAT_MAP_WIDTH / 2 < middle(mirrored)
+
+
+def test_a_failed_view_among_heat_maps_has_none(page_of: Callable[[Report], tuple[Dataset, Picture]]) -> None:
+    report = report_with_heat_maps(absent=(View.L_CC,), outcome=Outcome.PARTIAL)
+    failed = reported_view(View.L_MLO, failure="truncated")
+    page_of(replace(report, views=(*report.views[:2], failed)))
+    assert not warm(shown_beside(replace(report, views=(*report.views[:2], failed)))[1]).any()
+
+
+def test_colours_rise_in_lightness_and_can_be_told_apart_without_hue() -> None:
+    """Relative luminance (ITU-R BT.709) never falls and spans nearly all of the range."""
+    lightness = heat_colours.COLOURS @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness) >= -0.5).all()
+    assert lightness[0] < 2 and lightness[-1] > 240
+    assert np.abs(np.diff(heat_colours.COLOURS.astype(int), axis=0)).max() <= 4, "no step that looks like an edge"
+
+
+def test_a_heat_map_is_laid_over_its_box_and_nothing_else() -> None:
+    picture = np.full((100, 50), 80, np.uint8)
+    over = heat_map_picture(picture, np.ones((7, 7), np.float32), (40, 100, 160, 300), 400, 200)
+    assert over.shape == (100, 50, 3) and over.dtype == np.uint8
+    inside = np.zeros((100, 50), bool)
+    inside[25:75, 10:40] = True
+    assert (over[~inside] == 80).all()
+    cover = heat_colours.STRONGEST_COVER
+    assert np.array_equal(np.unique(over[inside], axis=0), [np.rint(80 * (1 - cover) + heat_colours.COLOURS[255] * cover)])
+    assert np.array_equal(
+        heat_map_picture(picture, np.zeros((3, 3), np.float32), (40, 100, 160, 300), 400, 200), np.stack([picture] * 3, axis=2)
+    )
+    assert over.tobytes() == heat_map_picture(picture, np.ones((7, 7), np.float32), (40, 100, 160, 300), 400, 200).tobytes()
+
+
+def test_a_heat_map_over_a_single_pixel_is_seen() -> None:
+    over = heat_map_picture(np.zeros((4, 4), np.uint8), np.ones((1, 1), np.float32), (4095, 4095, 4096, 4096), 4096, 4096)
+    assert [tuple(place) for place in np.argwhere(over.any(axis=2))] == [(3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("values", "box", "reason"),
+    [
+        (np.full((2, 2), np.nan), (0, 0, 10, 10), "values of 0 to 1"),
+        (np.full((2, 2), 1.1), (0, 0, 10, 10), "values of 0 to 1"),
+        (np.full((2, 2), -0.1), (0, 0, 10, 10), "values of 0 to 1"),
+        (np.ones(4), (0, 0, 10, 10), "two dimensions"),
+        (np.ones((0, 2)), (0, 0, 10, 10), "two dimensions"),
+        (np.ones((2, 2)), (0, 0, 11, 10), "does not lie in an image of 10 rows and 10 columns"),
+        (np.ones((2, 2)), (5, 0, 5, 10), "does not lie in"),
+        (np.ones((2, 2)), (-1, 0, 5, 10), "does not lie in"),
+    ],
+)
+def test_what_is_no_heat_map_is_refused(values: Any, box: tuple[int, int, int, int], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        heat_map_picture(np.zeros((10, 10), np.uint8), values.astype(np.float32), box, 10, 10)
+
+
+def test_a_korean_page_speaks_korean(words_of: Callable[[Report], str]) -> None:
+    revised = VARIANTS["revised, Korean"]()
+    said = words_of(revised)
+    for line in (
+        "연구용 AI 분석 결과입니다. 진단 목적으로 사용할 수 없습니다.",
+        "축소된 영상입니다 - 이 페이지로 판독하지 마십시오",
+        "Fourview: 촬영상 4개 중 4개 분석됨",
+        "버전 2, 2026-11-20 14:02의 버전 1 대체",
+        "검사 2026-11-20, 결과 2026-11-21 07:30 Asia/Seoul",
+        "AI 최고 점수 분류",
+        "종괴",
+        "구조 왜곡/비대칭",
+        "점수 61.3 %",
+        "a warning",
+    ):
+        assert line in said.splitlines()
+    assert not [word for word in ("Mass", "Calcification", "Version", "score") if word in said]
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.endswith("Korean")])
+def test_every_letter_of_a_korean_page_is_drawn(name: str, words_of: Callable[[Report], str]) -> None:
+    said = words_of(VARIANTS[name]())
+    assert typeface.drawable(said.replace("\n", " ")) == said.replace("\n", " ")
+
+
+def test_a_page_says_when_the_version_was_made_that_it_replaces(words_of: Callable[[Report], str]) -> None:
+    report = made_report(version_number=2, predecessors=PREDECESSORS, replaces_at=datetime(2026, 11, 20, 22, 2, tzinfo=UTC))
+    assert "Version 2, replaces version 1 of 07:02" in words_of(report).splitlines()

@@ -19,13 +19,25 @@ import pytest
 from mammograms_made import mammogram
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from reports_made import MODEL, PREDECESSORS, as_received, made_report, reported_view, withdrawn_report
+from reports_made import (
+    INSTALLATION,
+    KOREAN,
+    MODEL,
+    PREDECESSORS,
+    VARIANTS,
+    as_received,
+    built_variant,
+    made_report,
+    reported_view,
+    withdrawn_report,
+)
 
-from pipeline.report import COPIED_KEYWORDS, build, copied_header
+from pipeline.report import COPIED_KEYWORDS, build, copied_header, wording
 from pipeline.report.uids import derived_uid
-from store.study import HANGING_ORDER, ModelIdentity, Outcome, View
+from store.study import HANGING_ORDER, Installation, ModelIdentity, Outcome, Predecessor, View
 from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS
 
+SOURCE_SUFFIXES = {".py", ".html", ".js", ".css", ".toml"}
 Verified = Callable[[bytes], list[str]]
 
 
@@ -117,18 +129,13 @@ def test_every_output_of_a_meaningless_model_says_so(change: dict[str, Any], wor
 
 
 BUILD_ELSEWHERE = """
-import hashlib, json, sys
-from dataclasses import replace
-from reports_made import PREDECESSORS, MODEL, loser, made_report, reported_view, withdrawn_report
+import hashlib, json
+from reports_made import VARIANTS
 from pipeline.report import build
-from store.study import Outcome, View
-report = made_report(
-    reported_view(View.L_MLO, failure="truncated"), model=replace(MODEL, trained=False, options=(("flip", "yes"), ("rotate", "5"))),
-    outcome=Outcome.PARTIAL, version_number=2, predecessors=PREDECESSORS, warnings=("a warning",),
-    losers=tuple(loser(View.L_CC, uid, predicted_class="Normal") for uid in ("2.25.71234", "2.25.81234", "2.25.91234")),
-)
-objects = (*build(report), *build(withdrawn_report()))
-print(json.dumps([[one.kind, hashlib.sha256(one.data).hexdigest(), hashlib.sha256(one.png or b"").hexdigest()] for one in objects]))
+print(json.dumps({
+    f"{name} {one.kind}": [hashlib.sha256(data).hexdigest() for data in (one.data, one.png or b"")]
+    for name, make in VARIANTS.items() for one in build(make())
+}))
 """
 
 
@@ -144,7 +151,14 @@ def test_building_again_in_a_fresh_process_gives_the_same_bytes() -> None:
 
     once, again = elsewhere("1", "UTC"), elsewhere("4242", "Pacific/Auckland")
     assert once == again
-    assert [kind for kind, *_ in once] == ["sr", "page", "sr", "page"]
+    assert set(once) == {f"{name} {kind}" for name in VARIANTS for kind in ("sr", "page")}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_report_is_valid(name: str, verified: Verified) -> None:
+    """The only warnings are those about the private codes, whose scheme is identified in the object."""
+    _, objects = built_variant(name)
+    assert [warning for one in objects for warning in verified(one.data) if "99FOURVIEW" not in warning] == []
 
 
 def test_the_bytes_are_a_part_10_file_of_the_data_set() -> None:
@@ -303,17 +317,26 @@ def test_a_changed_name_changes_the_copied_header_and_a_changed_exposure_does_no
     assert before == exposed
 
 
-def test_the_objects_of_a_study_agree_with_its_images(tmp_path: Path, needs_program: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_objects_of_a_study_agree_with_its_images(name: str, tmp_path: Path, needs_program: Callable[[str], str]) -> None:
     beside_python = Path(sys.executable).parent / "dcentvfy"
     program = str(beside_python) if beside_python.exists() else needs_program("dcentvfy")
+    report, objects = built_variant(name)
+    results = {one.kind: one for one in objects}
+    if report.predecessors:
+        _, first = built_variant("normal")
+        uids = {"sop_class_uid": "SOPClassUID", "sop_instance_uid": "SOPInstanceUID", "series_instance_uid": "SeriesInstanceUID"}
+        replaced = {one.kind: Predecessor(**{field: str(one.ds[keyword].value) for field, keyword in uids.items()}) for one in first}
+        results = {one.kind: one for one in build(replace(report, predecessors=replaced))}
+        results |= {f"first {one.kind}": one for one in first}
     names = []
-    for view in HANGING_ORDER:
-        names.append(f"{view}.dcm")
-        mammogram(view, StudyDescription="Mammography").save_as(tmp_path / names[-1], enforce_file_format=True)
-    for one in build(made_report(every_header={"StudyDescription": "Mammography"})):
-        names.append(f"{one.kind}.dcm")
-        (tmp_path / names[-1]).write_bytes(one.data)
-    ended = subprocess.run([program, *names], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    for one in report.views:
+        names.append(f"{one.view}.dcm")
+        mammogram(one.view, BreastImplantPresent=one.header.BreastImplantPresent).save_as(tmp_path / names[-1], enforce_file_format=True)
+    for kind, result in results.items():
+        names.append(f"{kind}.dcm")
+        (tmp_path / names[-1]).write_bytes(result.data)
+    ended = subprocess.run([program, *names], cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60, check=False)
     messages = [line for line in (ended.stdout + ended.stderr).splitlines() if line.startswith(("Error", "Warning"))]
     # An Accession Number stands in the study and in the SR's Referenced Request Sequence; dcentvfy takes them for one attribute.
     assert not [line for line in messages if "Element=<AccessionNumber> IE <Study> versus <Series>" not in line]
@@ -329,6 +352,10 @@ def test_nothing_is_built_without_scores_or_without_a_time_zone() -> None:
         build(withdrawn_report(absent=HANGING_ORDER))
     with pytest.raises(ValueError, match="time zone"):
         build(made_report(created_at=datetime(2026, 11, 20)))
+    with pytest.raises(ValueError, match="replaces_at needs a time zone"):
+        build(made_report(replaces_at=datetime(2026, 11, 20)))
+    with pytest.raises(ValueError, match="no sentences in the language 'fr': choose one of en, ko"):
+        build(made_report(installation=replace(INSTALLATION, language="fr")))
 
 
 def test_derived_uids_keep_parts_apart() -> None:
@@ -338,12 +365,31 @@ def test_derived_uids_keep_parts_apart() -> None:
     assert len(derived_uid("x" * 1000)) <= 44
 
 
-def test_no_output_gives_a_verdict(verified: Verified) -> None:
-    """The words that must not be said; the one sentence that may say "cancer" says what is not excluded."""
-    objects = [*built(made_report(), verified), *built(withdrawn_report(), verified)]
-    allowed = "This does not exclude cancer."
-    for ds in objects:
-        words = said(ds).replace(allowed, "").lower()
-        assert not [
-            word for word in ("cancer", "bi-rads", "birads", "malignan", "benign", "normal patient", "breast normal") if word in words
-        ]
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_output_gives_a_verdict(name: str) -> None:
+    """The words that must not be said. The one sentence that names the disease says that it is not excluded."""
+    report, objects = built_variant(name)
+    for one in objects:
+        words = said(one.ds).replace(report.words.nothing_excluded, "").lower()
+        forbidden = ("cancer", "암", "bi-rads", "birads", "malignan", "악성", "benign", "양성", "normal patient", "breast normal")
+        assert not [word for word in forbidden if word in words]
+
+
+def test_the_disease_is_named_in_one_sentence_of_each_language_and_nowhere_else() -> None:
+    root = Path(__file__).parent.parent
+    sources = [
+        path for folder in ("listener", "pipeline", "store") for path in (root / folder).rglob("*") if path.suffix in SOURCE_SUFFIXES
+    ]
+    assert len(sources) > 20
+    lines = [(path.name, line) for path in sources for line in path.read_text("utf-8").splitlines() if re.search("cancer|암", line.lower())]
+    assert [name for name, _ in lines] == ["wording.py", "wording.py"]
+    assert [wording.ENGLISH.nothing_excluded in lines[0][1], wording.KOREAN.nothing_excluded in lines[1][1]] == [True, True]
+
+
+@pytest.mark.parametrize("installation", [INSTALLATION, KOREAN], ids=["English", "Korean"])
+@pytest.mark.parametrize(("character_set", "name"), NAMES.values(), ids=list(NAMES))
+def test_no_name_of_any_character_set_is_lost_in_either_language(character_set: Any, name: str, installation: Installation) -> None:
+    """As a device sends it: encoded in its own character set."""
+    report = made_report(every_header={"SpecificCharacterSet": character_set, "PatientName": name}, installation=installation)
+    for one in build(report):
+        assert name.encode("utf-8") in one.data

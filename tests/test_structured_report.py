@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,22 @@ from highdicom import sr
 from mammograms_made import mammogram
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from reports_made import CLASSES, MODEL, PREDECESSORS, as_received, loser, made_report, reported_view, withdrawn_report
+from reports_made import (
+    CLASSES,
+    KOREAN,
+    MODEL,
+    PREDECESSORS,
+    VARIANTS,
+    as_received,
+    built_variant,
+    loser,
+    made_report,
+    reported_view,
+    withdrawn_report,
+)
 
 from pipeline.report import Report, build
+from pipeline.report.remarks import remarks
 from pipeline.report.structured_report import CLASS_CODES, build_structured_report, class_code
 from store.study import HANGING_ORDER, Outcome, View
 
@@ -38,17 +52,17 @@ def read_back(verified: Verified, tmp_path: Path) -> Callable[[Report], Any]:
     return run
 
 
-def name(item: Dataset) -> str:
+def concept(item: Dataset) -> str:
     return str(item.ConceptNameCodeSequence[0].CodeMeaning)
 
 
-def children(item: Dataset, concept: str) -> list[Dataset]:
-    return [child for child in item.get("ContentSequence", []) if name(child) == concept]
+def children(item: Dataset, name: str) -> list[Dataset]:
+    return [child for child in item.get("ContentSequence", []) if concept(child) == name]
 
 
 def child(item: Dataset, *path: str) -> Dataset:
-    for concept in path:
-        (item,) = children(item, concept)
+    for name in path:
+        (item,) = children(item, name)
     return item
 
 
@@ -177,7 +191,7 @@ def test_partial_names_what_is_missing_and_what_failed(read_back: Callable[[Repo
     said = comments(ds)
     assert "PARTIAL: this result does not cover all four views." in said
     assert "R-MLO: not analysed: the compressed frame is truncated" in said
-    assert "L-MLO: no image." in said
+    assert "L-MLO: no usable image." in said
 
 
 def test_unilateral_says_nothing_about_the_other_side(read_back: Callable[[Report], Any]) -> None:
@@ -205,7 +219,7 @@ def test_a_partial_exam_of_one_side_names_only_what_is_missing_of_that_side(read
     ds = read_back(report)
     assert ds.CompletionFlagDescription == "PARTIAL: 1 of 2 views of the left breast analysed"
     assert "PARTIAL: this result does not cover both views of the left breast." in comments(ds)
-    assert "L-MLO: no image." in comments(ds)
+    assert "L-MLO: no usable image." in comments(ds)
     assert not any("R-" in line for line in comments(ds))
 
 
@@ -347,7 +361,7 @@ def test_a_withdrawn_report_says_nothing_but_that(read_back: Callable[[Report], 
     assert (ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag) == ("PARTIAL", "UNVERIFIED", "PRELIMINARY")
     assert ds.CompletionFlagDescription == "WITHDRAWN: the earlier result must not be used"
     of_a_result = {"Measurement Group", "Finding", "Certainty of Finding", "Image Region", "Algorithm Name"}
-    assert not [item for item in walk(ds) if name(item) in of_a_result]
+    assert not [item for item in walk(ds) if concept(item) in of_a_result]
 
 
 def test_a_withdrawn_report_names_the_images_and_the_version_that_it_replaces(read_back: Callable[[Report], Any]) -> None:
@@ -421,18 +435,99 @@ def test_private_image_classes_are_named_as_they_are(verified: Verified) -> None
     assert reference.ReferencedSOPClassUID == "1.2.840.113619.4.26"
 
 
-def test_dcmtk_reads_the_tree(tmp_path: Path, needs_program: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dcmtk_reads_the_tree_of_every_kind(name: str, tmp_path: Path, needs_program: Callable[[str], str]) -> None:
+    report, objects = built_variant(name)
     path = tmp_path / "sr.dcm"
-    path.write_bytes(build(made_report(version_number=2, predecessors=PREDECESSORS))[0].data)
-    ended = subprocess.run([needs_program("dsrdump"), str(path)], capture_output=True, text=True, timeout=60, check=True)
-    assert ended.stdout.count('"Measurement Group"') == 4
-    assert "Verification Flag   : UNVERIFIED" in ended.stdout
+    path.write_bytes(objects[0].data)
+    ended = subprocess.run([needs_program("dsrdump"), "+Pl", str(path)], capture_output=True, timeout=60, check=True)
+    printed = ended.stdout.decode("utf-8")
+    assert printed.count('"Measurement Group"') == len(report.analysed)
+    assert printed.count('"Imaging Measurements"') == 1
+    assert "Verification Flag   : UNVERIFIED" in printed
+    assert report.words.banner in printed
 
 
-def test_dcmtk_reads_the_tree_of_a_withdrawn_report(tmp_path: Path, needs_program: Callable[[str], str]) -> None:
-    path = tmp_path / "sr.dcm"
-    path.write_bytes(build(withdrawn_report())[0].data)
-    ended = subprocess.run([needs_program("dsrdump"), str(path)], capture_output=True, text=True, timeout=60, check=True)
-    assert ended.stdout.count('"Imaging Measurements"') == 1
-    assert "WITHDRAWN: the earlier result" in ended.stdout
-    assert "Measurement Group" not in ended.stdout
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_tree_of_every_kind_is_the_one_that_is_documented(name: str, read_back: Callable[[Report], Any]) -> None:
+    report = VARIANTS[name]()
+    ds = read_back(report)
+    assert [(one.ValueType, concept(one)) for one in ds.ContentSequence] == [
+        ("CODE", "Language of Content Item and Descendants"),
+        ("CODE", "Observer Type"),
+        ("UIDREF", "Device Observer UID"),
+        ("TEXT", "Device Observer Name"),
+        ("TEXT", "Device Observer Manufacturer"),
+        ("TEXT", "Device Observer Model Name"),
+        ("TEXT", "Device Observer Serial Number"),
+        ("CODE", "Procedure reported"),
+        ("CONTAINER", "Image Library"),
+        ("CONTAINER", "Imaging Measurements"),
+        ("CONTAINER", "Qualitative Evaluations"),
+    ]
+    assert [str(child(group, "Tracking Identifier").TextValue) for group in groups(ds)] == [str(one.view) for one in report.analysed]
+    algorithm = ["Algorithm Name", "Algorithm Version", "Algorithm Manufacturer", "Algorithm Family"]
+    for group in groups(ds):
+        names = [concept(item) for item in group.ContentSequence if concept(item) != "Algorithm Parameters"]
+        assert names[:4] == ["Tracking Identifier", "Tracking Unique Identifier", "Finding", "Finding Site"]
+        assert sorted(names[4:]) == sorted([*algorithm, "Image Region", *4 * ["Certainty of Finding"]])
+    assert comments(ds) == remarks(report)
+
+
+def test_a_korean_report_speaks_korean_and_its_codes_english(read_back: Callable[[Report], Any]) -> None:
+    passed_over = loser(View.R_CC, "2.25.771234", rule=7, predicted_class="Mass")
+    ds = read_back(
+        made_report(
+            absent=(View.R_MLO,),
+            outcome=Outcome.PARTIAL,
+            installation=KOREAN,
+            losers=(passed_over,),
+            warnings=("lossy compressed image",),
+            version_number=2,
+            predecessors=PREDECESSORS,
+            replaces_at=datetime(2026, 11, 20, 22, 2, tzinfo=UTC),
+        )
+    )
+    assert code(child(ds, "Language of Content Item and Descendants")) == ("ko", "RFC5646", "Korean")
+    assert ds.CompletionFlagDescription == "PARTIAL: 촬영상 4개 중 3개 분석됨"
+    said = comments(ds)
+    for line in (
+        "연구용 AI 분석 결과입니다. 진단 목적으로 사용할 수 없습니다. 의사의 검토를 거치지 않은 결과입니다.",
+        "부분 결과(PARTIAL): 이 결과는 네 촬영상을 모두 포함하지 않습니다.",
+        "R-MLO: 영상이 없습니다.",
+        "R-CC: 이 영상에서 정상보다 높은 점수를 받은 분류가 없습니다. 그러나 이것으로 암을 배제할 수는 없습니다.",
+        "버전 2, 07:02의 버전 1 대체",
+        "이 검사의 다른 R-CC 영상에서는 최고 점수 분류가 다릅니다: 종괴. 확인할 영상: ...1234.",
+        f"R-CC: 사용한 영상 {passed_over.winner_sop_instance_uid}; 사용하지 않은 영상 2.25.771234; 선택 근거: 더 나중에 촬영됨 (규칙 7)",
+        "lossy compressed image",
+    ):
+        assert line in said
+    left_cc = groups(ds)[1]
+    assert code(child(left_cc, "Finding")) == ("AI-MASS", "99FOURVIEW", "AI highest-scoring class: Mass")
+    scores = children(left_cc, "Certainty of Finding")
+    assert child(scores[0], "Equivalent Meaning of Concept Name").TextValue == "AI 점수(보정되지 않음): 종괴"
+    assert all(code(item)[2].isascii() for item in walk(ds) if item.ValueType == "CODE")
+
+
+@pytest.mark.parametrize(
+    ("replaces_at", "line"),
+    [
+        (datetime(2026, 11, 20, 22, 2, tzinfo=UTC), "Version 2, replaces version 1 of 07:02"),
+        (datetime(2026, 11, 20, 5, 2, 59, tzinfo=UTC), "Version 2, replaces version 1 of 2026-11-20 14:02"),
+        (None, "Version 2, replaces version 1"),
+    ],
+)
+def test_a_new_version_says_when_the_one_was_made_that_it_replaces(
+    replaces_at: datetime | None, line: str, read_back: Callable[[Report], Any]
+) -> None:
+    """This version was made at 07:30 on 2026-11-21 in the installation's time zone."""
+    report = made_report(version_number=2, predecessors=PREDECESSORS, cause="d" * 64, replaces_at=replaces_at)
+    assert line in comments(read_back(report))
+
+
+def test_an_implant_is_said_once_in_each_language(read_back: Callable[[Report], Any]) -> None:
+    implanted = reported_view(View.L_CC, header=as_received(mammogram(View.L_CC, BreastImplantPresent="YES")))
+    warnings = ("L-CC: breast implant present",)
+    assert [line for line in comments(read_back(made_report(implanted, warnings=warnings))) if "implant" in line] == list(warnings)
+    korean = comments(read_back(made_report(implanted, warnings=warnings, installation=KOREAN)))
+    assert [line for line in korean if "implant" in line or "보형물" in line] == ["L-CC: 유방 보형물이 있음"]

@@ -12,24 +12,26 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pipeline.report.header import COPIED_KEYWORDS, copied_header
+from pipeline.report.heat_colours import heat_map_picture
 from pipeline.report.page import build_page
 from pipeline.report.structured_report import build_structured_report
 from pipeline.report.values import BuiltObject, Report, ReportedView
 
-__all__ = ["COPIED_KEYWORDS", "WRITER_VERSION", "BuiltObject", "Report", "ReportedView", "build", "copied_header"]
+__all__ = ["COPIED_KEYWORDS", "WRITER_VERSION", "BuiltObject", "Report", "ReportedView", "build", "copied_header", "heat_map_picture"]
 
 #: Enters the cause of every version: raise it whenever the same report would give other bytes (wording, codes, drawing, fonts).
-WRITER_VERSION = "2"
+WRITER_VERSION = "3"
 
 
 def build(report: Report) -> tuple[BuiltObject, ...]:
     """The result objects of one version: always ("sr", "page").
 
-    Raises ValueError when no view has scores, when a withdrawn report has some or names no view, or when `report.created_at` is naive;
-    no content of the images' headers raises.
+    Raises ValueError when no view has scores, when a withdrawn report has some or names no view, when a time is naive, or when
+    there are no sentences in the installation's language; no content of the images' headers raises.
     """
-    if report.created_at.tzinfo is None:
-        raise ValueError(f"study {report.study_instance_uid}: created_at needs a time zone")
+    for name, moment in (("created_at", report.created_at), ("replaces_at", report.replaces_at)):
+        if moment is not None and moment.tzinfo is None:
+            raise ValueError(f"study {report.study_instance_uid}: {name} needs a time zone")
     if report.withdrawn and (report.analysed or not report.views):
         raise ValueError(f"study {report.study_instance_uid}: a withdrawn report names the views of the earlier one, without their scores")
     if not report.withdrawn and not report.analysed:

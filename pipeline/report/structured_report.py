@@ -162,8 +162,8 @@ def _previous_versions(report: Report) -> list[Dataset]:
 
 def _completion(report: Report) -> str:
     if report.withdrawn:
-        return wording.WITHDRAWAL_IN_SHORT
-    analysed = wording.views_analysed(len(report.analysed), report.slots)
+        return report.words.withdrawal_in_short
+    analysed = report.words.views_analysed(len(report.analysed), report.slots)
     return analysed if report.outcome is Outcome.COMPLETE else f"{report.outcome}: {analysed}"
 
 
@@ -186,6 +186,7 @@ def _referenced_request(report: Report) -> Dataset | None:
 def _content(report: Report) -> Dataset:
     """The root container, TID 1500."""
     installation = report.installation
+    tag, name = report.words.code
     observer = sr.ObserverContext(
         observer_type=CodedConcept("121007", "DCM", "Device"),
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
@@ -200,7 +201,7 @@ def _content(report: Report) -> Dataset:
     root = sr.ContainerContentItem(CodedConcept("126000", "DCM", "Imaging Measurement Report"), template_id="1500")
     _children(
         root,
-        *sr.LanguageOfContentItemAndDescendants(CodedConcept("en", "RFC5646", "English")),
+        *sr.LanguageOfContentItemAndDescendants(CodedConcept(tag, "RFC5646", name)),
         *sr.ObservationContext(observer_device_context=observer),
         sr.CodeContentItem(PROCEDURE_REPORTED, _procedure_reported(report), RelationshipTypeValues.HAS_CONCEPT_MOD),
         _image_library(report),
@@ -327,7 +328,7 @@ def _measurement_group(report: Report, reported: ReportedView) -> sr.PlanarROIMe
             family=CodedConcept("123110", "DCM", "Artificial Intelligence"),
             manufacturer=model.manufacturer or None,
         ),
-        measurements=[_score(class_name, probability) for class_name, probability in ranked],
+        measurements=[_score(class_name, probability, report.words) for class_name, probability in ranked],
     )
     if _named_after(scores.predicted_class):
         finding = next(item for item in group[0].ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == FINDING.value)
@@ -340,7 +341,7 @@ def _parameters(report: Report) -> list[str]:
     facts = [f"weights=sha256:{model.weights_sha256}"] if model.weights_sha256 else []
     facts += [f"preprocessing={model.profile}", f"engine={model.engine}", "score=softmax, uncalibrated"]
     facts += [f"{name}={value}" for name, value in model.options]
-    meaningless = wording.meaningless(model)
+    meaningless = report.words.meaningless(model)
     return [*facts, meaningless] if meaningless else facts
 
 
@@ -350,13 +351,13 @@ def _rectangle(box: tuple[int, int, int, int]) -> np.ndarray[Any, np.dtype[np.fl
     return np.array([(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max), (x_min, y_min)], dtype=np.float32)
 
 
-def _score(class_name: str, probability: float) -> sr.Measurement:
+def _score(class_name: str, probability: float, words: wording.Wording) -> sr.Measurement:
     """TID 300: one class's score in per cent, with two decimals."""
     measurement = sr.Measurement(name=CERTAINTY, value=round(100 * probability, 2), unit=PERCENT)
     of_class = sr.CodeContentItem(
         FINDING, _private("CLASS", class_name, wording.class_of(class_name)), RelationshipTypeValues.HAS_CONCEPT_MOD
     )
-    means = sr.TextContentItem(NAME_MEANS, wording.score_of(class_name), RelationshipTypeValues.HAS_CONCEPT_MOD)
+    means = sr.TextContentItem(NAME_MEANS, words.score_of(class_name), RelationshipTypeValues.HAS_CONCEPT_MOD)
     if _named_after(class_name):
         _children(of_class, *_named_after(class_name))
     _children(measurement[0], of_class, means)

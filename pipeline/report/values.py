@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from pydicom.dataset import Dataset
 
+from pipeline.report import wording
 from store.study import HANGING_ORDER, Installation, Loser, ModelIdentity, Outcome, Predecessor, Scores, View, ViewEvidence
 
 
@@ -24,6 +25,7 @@ class ReportedView:
     scores: Scores | None
     failure: str  # in words, "" when there are scores or the report is withdrawn
     picture: np.ndarray[Any, np.dtype[np.uint8]] | None  # (rows, columns), windowed, bright = dense, the whole image
+    heat_map: np.ndarray[Any, np.dtype[np.float32]] | None = None  # (h, w) of any size, 0...1, over the rectangle `scores.box` of the image
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -50,6 +52,12 @@ class Report:
     cause: str  # 64 hex digits: the cause of this version; the UIDs of its objects derive from it
     predecessors: Mapping[str, Predecessor]  # kind ("sr", "page") -> the object that is replaced; empty for version 1
     installation: Installation
+    replaces_at: datetime | None = None  # aware: when the version was made that this one replaces, if that is known
+
+    @property
+    def words(self) -> wording.Wording:
+        """The sentences of the installation's language; ValueError when there are none."""
+        return wording.in_language(self.installation.language)
 
     @property
     def analysed(self) -> tuple[ReportedView, ...]:
@@ -83,7 +91,11 @@ class Report:
     @property
     def local_time(self) -> datetime:
         """`created_at` in the installation's time zone, to the second."""
-        return self.created_at.astimezone(ZoneInfo(self.installation.timezone)).replace(microsecond=0)
+        return self.local(self.created_at)
+
+    def local(self, moment: datetime) -> datetime:
+        """An aware `moment` in the installation's time zone, to the second."""
+        return moment.astimezone(ZoneInfo(self.installation.timezone)).replace(microsecond=0)
 
 
 @dataclass(frozen=True)
