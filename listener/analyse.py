@@ -8,20 +8,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pydicom.errors import InvalidDicomError
 
 from listener.show import printable
 from pipeline.decode import DecodeFailed, Decoder
+from pipeline.heat_map import over_box
 from pipeline.model import Classifier, ModelCard, ModelError
-from pipeline.pixels import prepare
+from pipeline.pixels import UNIFORM, ModelImage, prepare, preview, uniform
+from pipeline.report import heat_map_picture
 from store.header import read_header
+from store.header_text import UNREADABLE
 from store.view import Dialect, resolve_view
 
 
-def analyse_files(paths: Iterable[Path], card: ModelCard, classifier: Classifier, dialect: Dialect) -> list[dict[str, Any]]:
-    """One result per image, in the order of the files' names; a folder stands for all files in it."""
+def analyse_files(
+    paths: Iterable[Path], card: ModelCard, classifier: Classifier, dialect: Dialect, *, heat_maps: Path | None = None
+) -> list[dict[str, Any]]:
+    """One result per image, in the order of the files' names; a folder stands for all files in it.
+
+    `heat_maps`: a folder for each image's picture with the heat map of its highest class over it, as PNG; made if need be.
+    """
+    if heat_maps is not None:
+        heat_maps.mkdir(parents=True, exist_ok=True)
     with Decoder() as decoder:
-        return [_analyse(path, card, classifier, decoder, dialect) for path in _files(paths)]
+        return [_analyse(path, card, classifier, decoder, dialect, heat_maps) for path in _files(paths)]
+
+
+def model_image(path: Path, card: ModelCard) -> ModelImage:
+    """What `card`'s network sees of the DICOM image at `path`. Raises ModelError when it cannot be read."""
+    try:
+        ds = read_header(path)
+        with Decoder() as decoder:
+            return prepare(decoder.decode(path).pixels, ds, profile=card.profile, size=card.input_size)
+    except (InvalidDicomError, DecodeFailed, *UNREADABLE) as error:
+        raise ModelError(f"{path}: cannot be read as an image: {error}") from error
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -32,7 +53,9 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _analyse(path: Path, card: ModelCard, classifier: Classifier, decoder: Decoder, dialect: Dialect) -> dict[str, Any]:
+def _analyse(
+    path: Path, card: ModelCard, classifier: Classifier, decoder: Decoder, dialect: Dialect, heat_maps: Path | None
+) -> dict[str, Any]:
     result: dict[str, Any] = {"file": str(path), "view": None, "success": False}
     try:
         ds = read_header(path)
@@ -46,11 +69,19 @@ def _analyse(path: Path, card: ModelCard, classifier: Classifier, decoder: Decod
         result["view_reason"] = evidence.set_aside or evidence.doubt
     try:
         frame = decoder.decode(path)
+        if uniform(frame.pixels):
+            raise DecodeFailed(UNIFORM, permanent=True)
         image = prepare(frame.pixels, ds, profile=card.profile, size=card.input_size)
-        probabilities = classifier.classify(image)
+        read = classifier.read(image)
     except (DecodeFailed, ModelError) as error:
         return {**result, "error": str(error)}
+    probabilities = read.probabilities
     best = probabilities.index(max(probabilities))
+    if heat_maps is not None and read.heat_map is not None:
+        result["heat_map"] = str(heat_maps / f"{len(list(heat_maps.iterdir())) + 1:04d}-{path.stem}.png")
+        rows, columns = frame.pixels.shape
+        over = heat_map_picture(preview(frame.pixels, ds), over_box(read.heat_map, image), image.box, rows, columns)
+        Image.fromarray(over).save(result["heat_map"])
     return {
         **result,
         "success": True,

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from listener import check as acceptance
-from listener import logs, parts
+from listener import logs, parts, reread
 from listener.config import Config, ConfigErrors, load
 from listener.fetch import fetch_and_keep
 from listener.serve import CannotServe, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
@@ -137,7 +137,7 @@ def receive(
         files=files,
         accept_from=config.dicom.accept_from,
         max_associations=config.dicom.max_associations,
-        image_kinds=parts.card_and_identity(config)[0].image_kinds,
+        image_kinds=parts.image_kinds(config),
         strict=config.dicom.strict,
         min_free_bytes=int(config.store.min_free_gib * parts.GIB),
         reuse_port=shared_port,
@@ -292,27 +292,63 @@ def devices(
 @app.command()
 def reprocess(
     context: typer.Context,
-    study: list[str],
+    study: Annotated[list[str] | None, typer.Argument(help="Study Instance UIDs.")] = None,
+    since: Annotated[str, typer.Option(help="Studies whose result was made in this time, as in 30d, 12h or 2w.")] = "",
+    model: Annotated[Path | None, typer.Option("--model", help="The model card that reads them; default: that of rule or site.")] = None,
+    send: Annotated[bool, typer.Option("--send", help="With --since or --model: make new versions and send them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read.")] = False,
     from_orthanc: Annotated[
         bool, typer.Option("--from-orthanc", help="Fetch the images again by DICOMweb from [study] fetch_from.")
     ] = False,
     wait_seconds: Annotated[float, typer.Option("--wait", help="How long to wait for the worker's answer, in seconds.")] = 300.0,
 ) -> None:
-    """Read studies again, with the model and the options of now. A new version is made only if its causes changed."""
+    """Read studies again, with the model and the options of now. A new version is made only if its causes changed.
+
+    With --since or --model nothing is sent and no version made unless --send is given: the images are read at lowest priority, and a table
+    of changed classes is printed. It can be stopped and started again: what was read is not read twice.
+    """
     config = _config(context)
     archive, search = parts.open_archive(config), parts.open_search(config)
+    studies = list(study or ())
+    if since:
+        try:
+            studies += [one for one in search.analysed_since(reread.days(since)) if one not in studies]
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--since") from None
+    elif not studies:
+        raise typer.BadParameter("name a study, or say --since 30d", param_hint="STUDY")
+    card = str(model.absolute()) if model is not None else ""
+    if dry_run or ((since or card) and not send):
+        _reread(config, studies, card, dry_run=dry_run, wait_seconds=wait_seconds)
+        return
+    if card:
+        parts.policy(config, card)  # a card that cannot be read is said here, not by a worker
     failed = False
-    for study_instance_uid in study:
+    for study_instance_uid in studies:
         try:
             if from_orthanc:
                 print(f"{study_instance_uid}: {fetch_and_keep(config, archive, parts.open_files(config), study_instance_uid)}")
-            done, words = _asked(archive, search, study_instance_uid, RequestKind.REPROCESS, wait_seconds)
+            done, words = _asked(archive, search, study_instance_uid, RequestKind.REPROCESS, wait_seconds, card=card)
         except (FetchFailed, UnknownStudy, Busy) as error:
             done, words = False, str(error)
-        print(f"{study_instance_uid}: {words}", file=sys.stdout if done else sys.stderr)
+        print(printable(f"{study_instance_uid}: {words}"), file=sys.stdout if done else sys.stderr)
         failed = failed or not done
     if failed:
         raise typer.Exit(1)
+
+
+def _reread(config: Config, studies: list[str], card: str, *, dry_run: bool, wait_seconds: float) -> None:
+    policy, search, tally = parts.policy(config, card), parts.open_search(config), reread.Tally()
+    lines: Iterator[str] = reread.planned(studies, search, policy)
+    if not dry_run:
+        lines = reread.reread(studies, parts.open_scoring(config), search, policy, tally, wait_seconds=wait_seconds)
+    try:
+        for line in lines:
+            print(printable(line))
+    except TimeoutError as error:
+        raise CannotServe(str(error)) from error
+    if not dry_run:
+        print("\n".join(tally.table()))
 
 
 @app.command()
@@ -380,10 +416,11 @@ def _asked(
     *,
     why: str = "",
     release: Release | None = None,
+    card: str = "",
 ) -> tuple[bool, str]:
     """Ask for one study and wait for the worker; (done, what came of it in words)."""
     request_id = uuid.uuid4().hex
-    archive.request(study_instance_uid, kind, request_id=request_id, person=getpass.getuser(), why=why, release=release)
+    archive.request(study_instance_uid, kind, request_id=request_id, person=getpass.getuser(), why=why, release=release, card=card)
     if not search.living("work"):
         return False, "asked for, but no worker is running: start `fourview serve` (or `work`) and it will be done"
     answer = _await(lambda: search.request(request_id), wait_seconds)
@@ -416,6 +453,9 @@ def analyse(
     context: typer.Context,
     path: list[Path],
     card: Annotated[Path | None, typer.Option(help="The model card; default: that of the configuration.")] = None,
+    heat_maps: Annotated[
+        Path | None, typer.Option("--heat-maps", help="A folder for pictures with the heat map of each image's highest class.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json/--text", help="JSON (default) or a line per image.")] = True,
 ) -> None:
     """Read files or folders without a server: one result per image. Exit code 1 when an image could not be read."""
@@ -427,7 +467,7 @@ def analyse(
     model_card = read_card(card_path)
     allow_untrained = config.model.allow_untrained if config is not None else True
     classifier = load_classifier(model_card, allow_untrained=allow_untrained, device=config.model.device if config else "auto")
-    results = analyse_files(path, model_card, classifier, config.dialect if config is not None else STANDARD)
+    results = analyse_files(path, model_card, classifier, config.dialect if config is not None else STANDARD, heat_maps=heat_maps)
     if as_json:
         _print_json(results)
     else:
@@ -448,13 +488,16 @@ def demo(folder: Annotated[Path, typer.Option(help="Where the demonstration keep
 @app.command()
 def check(context: typer.Context, as_json: AsJson = False) -> None:
     """Everything that a deployment can get wrong: configuration, database, weights, destinations, Orthanc's view of us."""
-    findings = acceptance.check(_config(context))
+    _print_findings([(finding.ok, finding.what, finding.remedy) for finding in acceptance.check(_config(context))], as_json)
+
+
+def _print_findings(findings: list[tuple[bool, str, str]], as_json: bool) -> None:
     if as_json:
-        _print_json([{"ok": finding.ok, "what": finding.what, "remedy": finding.remedy} for finding in findings])
+        _print_json([{"ok": ok, "what": what, "remedy": remedy} for ok, what, remedy in findings])
     else:
-        for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}" + (f"\n     {finding.remedy}" if finding.remedy else ""))
-    if not all(finding.ok for finding in findings):
+        for ok, what, remedy in findings:
+            print(printable(f"{'ok  ' if ok else 'FAIL'} {what}") + (printable(f"\n     {remedy}") if remedy else ""))
+    if not all(ok for ok, _, _ in findings):
         raise typer.Exit(1)
 
 
@@ -470,6 +513,27 @@ def db_upgrade(context: typer.Context) -> None:
     """Make the database's tables, or bring them to this release; also the workflow engine's."""
     before, now = parts.upgrade_database(_config(context))
     print(f"schema {before or '(none)'} -> {now}")
+
+
+@model_app.command("check")
+def model_check(card: Path, as_json: AsJson = False) -> None:
+    """Load a card's weights, verify hash, shapes, classes and self-test, and say plainly what is wrong. Exit code 1 when anything is."""
+    from pipeline.model_check import check_model
+
+    findings = check_model(card)
+    _print_findings([(finding.ok, finding.what, finding.remedy) for finding in findings], as_json)
+
+
+@model_app.command("self-test")
+def model_self_test(card: Path, image: Path) -> None:
+    """Store what the network sees of a DICOM image beside the card, and what it says of it into the card, for `model check`."""
+    from listener.analyse import model_image
+    from pipeline.model_check import write_self_test
+
+    try:
+        print(write_self_test(card, model_image(image, read_card(card))))
+    except OSError as error:
+        raise ModelError(f"{card}: the self-test cannot be written ({error.strerror})") from error
 
 
 @model_app.command("demo-weights")

@@ -124,6 +124,8 @@ class _Table:
 @dataclass(frozen=True, kw_only=True)
 class Site(_Table):
     timezone: Annotated[str, AfterValidator(_timezone)] = "Europe/London"
+    language: Literal["en", "ko"] = "en"
+    heat_map_on_page: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +195,7 @@ class _Rule(_Table):
     send_to: tuple[str, ...] = ()
     slots: Literal["standard", "left", "right"] = "standard"
     when_incomplete: Literal["", "hold", "analyse", "ignore"] = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +324,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str]) -> Config:
                 rule.send_to,
                 rule.slots,
                 WhenIncomplete(rule.when_incomplete) if rule.when_incomplete else None,
+                str(folder / rule.model) if rule.model else "",
             )
             for rule in settings.rule
         ),
@@ -437,7 +441,7 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
         if table.get("action") == Action.IGNORE:
             if send_to:
                 yield ("rule", index, "send_to"), "an ignored study has no results to send; leave send_to out"
-            for key, default in (("slots", "standard"), ("when_incomplete", "")):
+            for key, default in (("slots", "standard"), ("when_incomplete", ""), ("model", "")):
                 if table.get(key, default) != default:
                     yield ("rule", index, key), f"nothing is awaited of an ignored study; leave {key} out"
     if "rule" not in merged:

@@ -6,7 +6,7 @@ import secrets
 
 from listener.config import Config
 from listener.keys import Refused, Status, check_uids, read_keys
-from listener.parts import card_and_identity
+from listener.parts import image_kinds
 from listener.scp import ignored_because, keep_file, kept_for
 from pipeline.orthanc import FetchFailed, fetch_study
 from store.archive import Archive, Kept
@@ -18,7 +18,7 @@ def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instanc
     pacs = next((one for one in config.pacs if one.name == config.study.fetch_from), None)
     if pacs is None:
         raise FetchFailed("there is nowhere to fetch from: name a [[pacs]] with a url in [study] fetch_from", worth_retrying=False)
-    accepted = kept_for(card_and_identity(config)[0].image_kinds)
+    accepted = kept_for(image_kinds(config))
     counts: dict[str, int] = {}
     for ds in fetch_study(pacs, study_instance_uid):
         received = files.incoming / f"{secrets.token_hex(16)}.dcm"

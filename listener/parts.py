@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from listener.config import Config
-from pipeline.model import ModelCard, check_weights, identity, read_card, resolve_engine
+from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
 from store.archive import Archive
 from store.claims import Claims
 from store.database import engine_database, read_engine, require_current_schema, schema_revision, upgrade, workflow_engine, write_engine
 from store.files import Files
+from store.scoring import Scoring
 from store.search import Search
-from store.study import Installation, ModelIdentity, Policy, WhenIncomplete
+from store.study import ImageKind, Installation, Policy, WhenIncomplete
 
 if TYPE_CHECKING:
     from pipeline.work import Worker
@@ -36,6 +38,13 @@ def open_claims(config: Config) -> Claims:
     engine = write_engine(config.store.database)
     require_current_schema(engine)
     return Claims(engine)
+
+
+def open_scoring(config: Config) -> Scoring:
+    """The images that are read; raises OldSchema like `open_archive`."""
+    engine = write_engine(config.store.database)
+    require_current_schema(engine)
+    return Scoring(engine)
 
 
 def open_search(config: Config) -> Search:
@@ -66,24 +75,54 @@ def create_database_if_new(config: Config) -> None:
         upgrade_database(config)
 
 
-def card_and_identity(config: Config) -> tuple[ModelCard, ModelIdentity]:
-    """The model card and what it amounts to on this installation; raises ModelError. Needs no torch."""
-    card = read_card(config.model.card)
-    return card, identity(card, engine=resolve_engine(card, config.model.engine))
+def image_kinds(config: Config) -> frozenset[ImageKind]:
+    """What the models of this site read, the site's and those of rules; raises ModelError."""
+    paths = {config.model.card, *(Path(rule.card) for rule in config.rules if rule.card)}
+    return frozenset(kind for path in paths for kind in read_card(path).image_kinds)
 
 
-def policy(config: Config) -> Policy:
-    """How this site wants its studies treated; raises ModelError."""
-    card, model = card_and_identity(config)
+def policy(config: Config, path: str = "") -> Policy:
+    """How this site wants its studies treated that the model card at `path` reads; "": the site's card. Raises ModelError."""
+    card = read_card(Path(path) if path else config.model.card)
     return Policy(
         wait_for_retake_seconds=config.study.wait_for_retake_seconds,
         give_up_after_seconds=config.study.give_up_after_seconds,
         when_incomplete=WhenIncomplete(config.study.when_incomplete),
-        model=model,
+        model=identity(card, engine=resolve_engine(card, config.model.engine)),
         image_kinds=frozenset(card.image_kinds),
         exclude_implants=card.implants == "exclude",
+        card=path,
+        cards={} if path else _Policies(config),
         dialect=config.dialect,
     )
+
+
+def _changed_at(path: str) -> float:
+    """When the file of a card that a rule or a person names was changed; the site's own is read once."""
+    try:
+        return Path(path).stat().st_mtime if path else 0.0
+    except OSError:
+        return -1.0  # reading it says what is wrong
+
+
+class _Policies(Mapping[str, Policy]):
+    """The policies for other cards than the site's, each read when it is first asked for, and again when its file was changed."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._read: dict[str, tuple[float, Policy]] = {}
+
+    def __getitem__(self, path: str) -> Policy:
+        changed_at = _changed_at(path)
+        if self._read.get(path, (None,))[0] != changed_at:
+            self._read[path] = (changed_at, policy(self._config, path))
+        return self._read[path][1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
 
 
 def installation(config: Config, archive: Archive) -> Installation:
@@ -95,23 +134,36 @@ def installation(config: Config, archive: Archive) -> Installation:
         serial_number=constants["serial_number"],
         software_version=version("fourview"),
         timezone=config.site.timezone,
+        language=config.site.language,
+        heat_map_on_page=config.site.heat_map_on_page,
     )
 
 
 def make_worker(config: Config, *, index: int) -> Worker:
     """A worker with its model loaded and warm; raises ModelError. `index` tells the workers of this host apart."""
     from pipeline.decode import Decoder
-    from pipeline.model import load_classifier
     from pipeline.upkeep import upkeep
-    from pipeline.work import Worker, Workshop
+    from pipeline.work import LoadedModel, Worker, Workshop
     from store.ledger import Ledger
-    from store.scoring import Scoring
 
     engine = write_engine(config.store.database)
     require_current_schema(engine)
     archive = Archive(engine)
     files = open_files(config)
-    card = read_card(config.model.card)
+
+    loaded: dict[str, tuple[float, LoadedModel]] = {}
+
+    def load(path: str) -> LoadedModel:
+        changed_at = _changed_at(path)
+        if path not in loaded or loaded[path][0] != changed_at:
+            card = read_card(Path(path) if path else config.model.card)
+            classifier = load_classifier(card, allow_untrained=config.model.allow_untrained, device=config.model.device)
+            model = identity(card, engine=resolve_engine(card, config.model.engine))
+            loaded[path] = (changed_at, LoadedModel(identity=model, classifier=classifier, size=card.input_size))
+        return loaded[path][1]
+
+    for path in ("", *sorted({rule.card for rule in config.rules if rule.card})):
+        load(path)  # now, and not at the first patient's expense
     shop = Workshop(
         archive=archive,
         scoring=Scoring(engine),
@@ -123,8 +175,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
         pacs=config.pacs,
         installation=installation(config, archive),
         timezone=ZoneInfo(config.site.timezone),
-        classifier=load_classifier(card, allow_untrained=config.model.allow_untrained, device=config.model.device),
-        input_size=card.input_size,
+        load=load,
         decoder=Decoder(),
         upkeep=partial(
             upkeep,
@@ -140,9 +191,11 @@ def make_worker(config: Config, *, index: int) -> Worker:
 
 
 def check_model(config: Config) -> ModelCard:
-    """The model card, when its weights could be loaded here as far as can be told without torch; raises ModelError."""
+    """The site's model card, when its weights and those of the rules' cards could be loaded here as far as can be told without torch;
+    raises ModelError."""
     card = read_card(config.model.card)
-    check_weights(card, allow_untrained=config.model.allow_untrained)
+    for one in (card, *(read_card(Path(rule.card)) for rule in config.rules if rule.card)):
+        check_weights(one, allow_untrained=config.model.allow_untrained)
     return card
 
 

@@ -99,6 +99,10 @@ def prepare(pixels: npt.NDArray[Any], ds: Dataset, *, profile: str, size: int = 
 # ---- profile "reference" ----
 
 
+#: A crop of a smaller share of the image than this holds no breast; the replaced system read it all the same.
+_SMALLEST_CROP = 0.02
+
+
 def _reference(pixels: npt.NDArray[Any], ds: Dataset, size: int) -> ModelImage:
     rows, columns = pixels.shape
     warnings = list(_depth_warnings(pixels, ds))
@@ -116,6 +120,8 @@ def _reference(pixels: npt.NDArray[Any], ds: Dataset, size: int) -> ModelImage:
         warnings.append("The outline found encloses nothing: the whole image was analysed.")
         box = (0, 0, columns, rows)
     x_min, y_min, x_max, y_max = box
+    if (x_max - x_min) * (y_max - y_min) < _SMALLEST_CROP * rows * columns:
+        warnings.append("The outline found encloses next to nothing of the image.")
     # The reference casts to 8 bits without scaling: values wrap.
     wrapped = pixels[y_min:y_max, x_min:x_max].astype(np.uint8)
     small = np.asarray(Image.fromarray(wrapped).resize((size, size), Image.Resampling.BILINEAR))
@@ -261,9 +267,17 @@ def _depth_warnings(pixels: npt.NDArray[Any], ds: Dataset) -> tuple[str, ...]:
     warnings = []
     if pixels.dtype.itemsize == 1:
         warnings.append("The image has 8 bits per pixel or fewer; mammograms have 10 to 16.")
-    if min(pixels.shape) == 1 or pixels.min() == pixels.max():
-        warnings.append("The image is uniform: there is nothing in it to read.")
+    if uniform(pixels):
+        warnings.append(UNIFORM)
     return tuple(warnings)
+
+
+UNIFORM = "The image is uniform: there is nothing in it to read."
+
+
+def uniform(pixels: npt.NDArray[Any]) -> bool:
+    """Whether stored values `pixels` (rows, columns) hold no picture: one value throughout, or a single line: nothing to score."""
+    return min(pixels.shape) == 1 or bool(pixels.min() == pixels.max())
 
 
 def _grey_table(pixels: npt.NDArray[Any], ds: Dataset) -> tuple[FloatImage, tuple[str, ...]]:

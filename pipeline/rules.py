@@ -58,7 +58,8 @@ SLOTS: Mapping[str, tuple[View, ...]] = {"standard": HANGING_ORDER} | {
 @dataclass(frozen=True)
 class Rule:
     """One `[[rule]]` table: what is done with a study for which `when` is true, the names of the `[[pacs]]` that get its results, which
-    views it is expected to have (a word of `SLOTS`), and what happens when some never come (None: what `[study]` says)."""
+    views it is expected to have (a word of `SLOTS`), what happens when some never come (None: what `[study]` says), and which model card
+    reads it."""
 
     name: str
     when: str
@@ -66,6 +67,7 @@ class Rule:
     send_to: tuple[str, ...] = ()
     slots: str = "standard"
     when_incomplete: WhenIncomplete | None = None
+    card: str = ""  # path of the model card that reads its studies; "" for the site's
 
     @property
     def text_hash(self) -> str:
@@ -77,6 +79,8 @@ class Rule:
             said.append(f"slots\n{self.slots}")
         if self.when_incomplete is not None:
             said.append(f"when_incomplete\n{self.when_incomplete}")
+        if self.card:
+            said.append(f"card\n{self.card}")
         return digest(self.name, self.when, self.action.value, *self.send_to, *said)
 
 
@@ -174,6 +178,7 @@ class Decision:
     values: dict[str, object]  # the symbols that the rules mention; None: absent
     slots: tuple[View, ...] = HANGING_ORDER  # the expected views, in hanging order
     when_incomplete: WhenIncomplete | None = None  # None: what [study] says
+    card: str = ""  # path of the model card that reads the study; "" for the site's
 
 
 @dataclass(frozen=True)
@@ -286,12 +291,13 @@ def decide(rules: Sequence[Rule], facts: Mapping[str, object]) -> Decision:
 
 
 def _decision(rule: Rule, reason: str, values: dict[str, object]) -> Decision:
-    return Decision(rule.action, rule.name, rule.text_hash, reason, rule.send_to, values, SLOTS[rule.slots], rule.when_incomplete)
+    said = (rule.send_to, values, SLOTS[rule.slots], rule.when_incomplete, rule.card)
+    return Decision(rule.action, rule.name, rule.text_hash, reason, *said)
 
 
 def _asks_for(decision: Decision) -> tuple[object, ...]:
     """Everything that makes a difference to the study."""
-    return decision.action, decision.send_to, decision.slots, decision.when_incomplete
+    return decision.action, decision.send_to, decision.slots, decision.when_incomplete, decision.card
 
 
 def _truth(condition: _Condition, facts: Mapping[str, object]) -> bool | None:

@@ -28,9 +28,10 @@ from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
 
 from pipeline import report, rules
 from pipeline.decode import DecodeFailed, Decoder
+from pipeline.heat_map import over_box
 from pipeline.model import Classifier, ModelError
 from pipeline.orthanc import find_instance_by_dicomweb
-from pipeline.pixels import ModelImage, breast_edge, prepare, preview
+from pipeline.pixels import UNIFORM, ModelImage, breast_edge, prepare, preview, uniform
 from pipeline.send import Found, Pacs, SendOutcome, find_instance, send
 from pipeline.upkeep import UPKEEP_SECONDS
 from store.archive import Archive, NewObject, NewVersion
@@ -42,7 +43,7 @@ from store.header_text import UNREADABLE
 from store.ledger import Delivery, DeliveryState, Ledger
 from store.look import Reading, ReadView
 from store.scoring import Scoring
-from store.study import ImageKind, Installation, Outcome, Policy, Scores, View, object_cause, run_id, version_cause
+from store.study import ImageKind, Installation, ModelIdentity, Outcome, Policy, Scores, View, object_cause, run_id, version_cause
 from store.view import Resolved, resolve, resolve_view, unreadable
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,15 @@ _QUEUES = {"view": 2, "study": 4, "delivery": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model that is ready to read."""
+
+    identity: ModelIdentity
+    classifier: Classifier
+    size: int  # side of its square input in pixels
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workshop:
     """Everything that a worker works with."""
 
@@ -68,13 +78,12 @@ class Workshop:
     claims: Claims
     ledger: Ledger
     files: Files
-    policy: Policy
+    policy: Policy  # of the site's card; `policy.of(card)` for others
     rules: tuple[rules.Rule, ...]
     pacs: tuple[Pacs, ...]
     installation: Installation
     timezone: ZoneInfo
-    classifier: Classifier
-    input_size: int
+    load: Callable[[str], LoadedModel]  # by the path of its card, "" for the site's; raises ModelError
     decoder: Decoder
     upkeep: Callable[[], object]
 
@@ -98,6 +107,9 @@ def _read_image(score_id: int) -> None:
         return
     started = time.monotonic()
     try:
+        model = shop.load(task.card)
+        if model.identity.key != task.model_key:
+            raise ModelError("the model card was changed before this image was read: `fourview reprocess` reads it with the card of now")
         if task.file_name is None:
             raise DecodeFailed("its pixels are no longer kept; reprocess the study with --from-orthanc", permanent=True)
         shop.files.check(task.file_name)
@@ -105,8 +117,11 @@ def _read_image(score_id: int) -> None:
         header = shop.scoring.header(task.instance_id)
         if shop.scoring.save_pixel_hash(score_id, frame.pixel_hash, breast_edge(frame.pixels, header)):
             return
-        scores, picture = score_image(frame.pixels, header, shop)
+        if uniform(frame.pixels):
+            raise DecodeFailed(UNIFORM, permanent=True)
+        scores, picture, heat_map = score_image(frame.pixels, header, model)
         preview_file = shop.files.write(picture)
+        heat_map_file = shop.files.write(heat_map) if heat_map is not None else None
     except FileGone as error:
         shop.scoring.fail(score_id, str(error), permanent=True)
         return
@@ -126,26 +141,36 @@ def _read_image(score_id: int) -> None:
         shop.scoring.fail(score_id, f"unexpected {type(error).__name__} while it was read; see the worker's log", permanent=False)
         return
     seconds = time.monotonic() - started
-    if not shop.scoring.save(score_id, scores, preview_file, seconds):
-        shop.files.remove(preview_file)
+    if not shop.scoring.save(score_id, scores, preview_file, seconds, heat_map_file=heat_map_file):
+        for name in (preview_file, heat_map_file):
+            if name is not None:
+                shop.files.remove(name)
     log.info("image read sop_instance_uid=%s seconds=%.3f", task.sop_instance_uid, seconds)
 
 
-def score_image(pixels: np.ndarray[Any, Any], header: Dataset, shop: Workshop) -> tuple[Scores, bytes]:
-    """What the model says of stored values `pixels` (rows, columns), and the view's picture as PNG bytes."""
-    image = prepare(pixels, header, profile=shop.policy.model.profile, size=shop.input_size)
-    probabilities = shop.classifier.classify(image)
+def score_image(pixels: np.ndarray[Any, Any], header: Dataset, model: LoadedModel) -> tuple[Scores, bytes, bytes | None]:
+    """What the model says of stored values `pixels` (rows, columns), the view's picture, and its heat map over the crop if the model has
+    one; both as PNG bytes with 8 bits of grey."""
+    image = prepare(pixels, header, profile=model.identity.profile, size=model.size)
+    read = model.classifier.read(image)
     scores = Scores(
-        classes=shop.policy.model.classes,
-        probabilities=probabilities,
+        classes=model.identity.classes,
+        probabilities=read.probabilities,
         box=image.box,
         rows=int(pixels.shape[0]),
         columns=int(pixels.shape[1]),
         warnings=image.warnings,
     )
+    heat_map = None
+    if read.heat_map is not None:
+        heat_map = _png(np.rint(over_box(read.heat_map, image) * 255).astype(np.uint8))
+    return scores, _png(preview(pixels, header)), heat_map
+
+
+def _png(grey: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     buffer = BytesIO()
-    Image.fromarray(preview(pixels, header)).save(buffer, "PNG", compress_level=1)
-    return scores, buffer.getvalue()
+    Image.fromarray(grey).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 @DBOS.workflow(name="view", max_recovery_attempts=3)
@@ -172,6 +197,9 @@ def _or_hold(step: Callable[[Workshop, str], T], study_instance_uid: str) -> T |
             log.warning("study waits for disk or database study_instance_uid=%s reason=%s", study_instance_uid, type(error).__name__)
             raise
         shop.archive.give_up(study_instance_uid, f"{error}; reprocess it with --from-orthanc")
+        return None
+    except ModelError as error:  # a rule or a person names a card that cannot be used
+        shop.archive.give_up(study_instance_uid, f"{error}; mend the card, then `fourview reprocess`")
         return None
     except Exception as error:  # the catch-all of the study's way: a person must see it, and it must not go round in circles
         log.exception("study held after an unexpected error study_instance_uid=%s", study_instance_uid)
@@ -287,6 +315,7 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
             cause=object_cause(cause, tuple(sorted(one.sop_instance_uid for one in predecessors.values()))),
             predecessors=predecessors,
             installation=shop.installation,
+            replaces_at=current.created_at if current else None,
         )
     )
     destinations, notes = _destinations(shop, reading)
@@ -325,18 +354,23 @@ def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[s
 
 
 def _reported(shop: Workshop, read: ReadView) -> report.ReportedView:
-    picture = None
-    if read.preview_file is not None:
-        shop.files.check(read.preview_file)
-        picture = np.asarray(Image.open(BytesIO(shop.files.read(read.preview_file))))
+    heat_map = _kept_picture(shop, read.heat_map_file) if shop.installation.heat_map_on_page else None
     return report.ReportedView(
         view=read.view,
         header=read.header,
         evidence=read.candidate.evidence,
         scores=read.scores,
         failure=read.failure,
-        picture=picture,
+        picture=_kept_picture(shop, read.preview_file),
+        heat_map=None if heat_map is None else heat_map.astype(np.float32) / np.float32(255),
     )
+
+
+def _kept_picture(shop: Workshop, name: str | None) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    if name is None:
+        return None
+    shop.files.check(name)
+    return np.asarray(Image.open(BytesIO(shop.files.read(name))))
 
 
 @DBOS.workflow(name="study", max_recovery_attempts=20)
@@ -414,14 +448,15 @@ def _delivery(workflow_id: str) -> None:
 
 def warm_up(shop: Workshop) -> None:
     """Read and report an image that does not exist, so that the first real one waits for no library to load."""
-    size = shop.input_size
+    model = shop.load("")
+    size = model.size
     grey = np.zeros((size, size), dtype=np.float32)
-    probabilities = shop.classifier.classify(ModelImage(grey=grey, box=(0, 0, size, size), threshold=0.0, warnings=()))
+    probabilities = model.classifier.classify(ModelImage(grey=grey, box=(0, 0, size, size), threshold=0.0, warnings=()))
     header = Dataset()
     header.StudyInstanceUID = header.SeriesInstanceUID = header.SOPInstanceUID = "2.25.1"
     header.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
     header.Rows = header.Columns = size
-    scores = Scores(classes=shop.policy.model.classes, probabilities=probabilities, box=(0, 0, size, size), rows=size, columns=size)
+    scores = Scores(classes=model.identity.classes, probabilities=probabilities, box=(0, 0, size, size), rows=size, columns=size)
     view = report.ReportedView(
         view=View.L_CC, header=header, evidence=resolve_view(header), scores=scores, failure="", picture=np.zeros((8, 8), dtype=np.uint8)
     )
@@ -433,7 +468,7 @@ def warm_up(shop: Workshop) -> None:
             outcome=Outcome.PARTIAL,
             losers=(),
             warnings=(),
-            model=shop.policy.model,
+            model=model.identity,
             version_number=1,
             created_at=datetime.now(UTC),
             cause="",

@@ -431,14 +431,18 @@ class Archive:
         person: str,
         why: str = "",
         release: Release | None = None,
+        card: str = "",
     ) -> None:
-        """Ask for a study to be read again, released or withdrawn; a worker applies and answers it. Raises UnknownStudy."""
+        """Ask for a study to be read again (by the model of `card`), released or withdrawn; a worker applies and answers it.
+
+        Raises UnknownStudy.
+        """
         with self._engine.begin() as connection:
             now = self._clock(connection)
             study = lock_study(connection, study_instance_uid)
             values = {"request_id": request_id, "study_instance_uid": study_instance_uid, "kind": kind, "person": person, "why": why}
             # asdict would keep the views as members of an Enum, which JSON writes as their texts anyway.
-            asked = {"parameters": asdict(release)} if release is not None else {}
+            asked = {"parameters": asdict(release)} if release is not None else {"parameters": {"card": card}} if card else {}
             if insert_or_ignore(connection, tables.decision, {**values, **asked, "created_at": now}):
                 change_study(connection, study_instance_uid, generation=study.generation + 1)
                 what = f"{person} asked to {kind}" + (f" {release}" if release is not None and str(release) else "")

@@ -72,6 +72,7 @@ class Request:
     person: str
     why: str = ""
     release: Release = Release()
+    card: str = ""  # of a reprocess: path of the model card that shall read it this time; "" for the rule's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,7 @@ class Snapshot:
     generation: int = 1
     selection_hash: str = ""
     rule_action: str = ""
+    card: str = ""  # path of the model card that reads it; the policy must be that card's
     collecting_since: datetime
     last_instance_at: datetime
     images: tuple[Image, ...] = ()  # in order of arrival, without results of ours and what is merely counted
@@ -260,9 +262,9 @@ class _Course:
         else:
             self._move(step.event, step.reason)
 
-    def _rule(self, *, released: bool = False) -> Ruling | None:
+    def _rule(self, *, released: bool = False, card: str = "") -> Ruling | None:
         """What the rules say, written down; None when no header could be read. The image that stands for the study does not depend on the
-        order of arrival. `released`: a person overrules a rule that holds."""
+        order of arrival. `released`: a person overrules a rule that holds. `card`: a person names another model card."""
         chosen = [candidate.instance_id for _, candidate in self.judged.election.winners]
         if not chosen:
             readable = sorted((one for one in self.at.images if one.evidence and one.readable), key=lambda one: one.sop_instance_uid)
@@ -279,6 +281,7 @@ class _Course:
             rule_values=dict(ruling.values),
             rule_send_to=list(ruling.send_to),
             rule_slots=[str(view) for view in ruling.slots],
+            card=card or ruling.card,
         )
         return ruling
 
@@ -337,7 +340,7 @@ class _Course:
     def _reprocess(self, request: Request) -> Answer:
         if self.judged.doubts:
             return Answer(accepted=False, text=f"refused: {listed(self.judged.doubts)}")
-        return self._go_on("a person asked to reprocess", released=False)
+        return self._go_on("a person asked to reprocess", card=request.card)
 
     def _release(self, request: Request) -> Answer:
         asked, state = request.release, self.at.state
@@ -409,13 +412,13 @@ class _Course:
         )
         return decisions, ""
 
-    def _go_on(self, reason: str, *, released: bool) -> Answer:
+    def _go_on(self, reason: str, *, released: bool = False, card: str = "") -> Answer:
         eligible = self.judged.eligible
         if not eligible:
             return Answer(accepted=False, text="refused: no image of this study fills one of the four views")
         # A person's request tries again what failed: the cause may be gone (another decoder, a mended disk).
         self.found.again = [one.instance_id for one in self.judged.chosen(Disposition.FAILED)]
-        self._rule(released=released)
+        self._rule(released=released, card=card)
         if self.at.state is StudyState.HELD:
             # What was not sent before the doubt is not sent after it; if it still stands, the run puts it back into the outbox.
             self.found.cancel = "it was held before it was sent"

@@ -357,6 +357,16 @@ class Judged:
             found.append(Doubt(f"image {uid} was {text.format(' and as '.join(sorted(values)))}", (*assign, *files, f"--exclude {uid}")))
         return found
 
+    def left_out(self, view: View) -> list[str]:
+        """Why the images of an empty slot do not fill it, for the reader of the result."""
+        found = []
+        for one in self.chosen(Disposition.SET_ASIDE, Disposition.REJECTED, Disposition.EXCLUDED):
+            evidence = self.evidence[one.instance_id]
+            if (evidence.laterality, evidence.view_position) == (view.laterality, view.position):
+                disposition, reason = self.dispositions[one.instance_id]
+                found.append(f"{view}: an image came and was {disposition}: {reason}")
+        return list(dict.fromkeys(found))
+
     @cached_property
     def differing_lossy(self) -> tuple[str, ...]:
         """Images of which two lossy compressed versions with different pixels came: neither is the exposure itself."""

@@ -60,6 +60,7 @@ class ReadView:
     pixel_hash: str
     scores: Scores | None
     preview_file: str | None
+    heat_map_file: str | None = None
     failure: str = ""
 
 
@@ -72,6 +73,7 @@ class CurrentVersion:
     model: ModelIdentity
     cause: str
     outcome: Outcome
+    created_at: datetime
     selection: Mapping[str, Mapping[str, Any]]  # view -> what was read: sop_instance_uid, instance_id, ...
     objects: Mapping[str, Predecessor]  # by kind
 
@@ -158,7 +160,9 @@ def _request(row: sa.Row[Any]) -> Request:
         patient_of=asked.get("patient_of", ""),
         use_file=tuple(asked.get("use_file", ())),
     )
-    return Request(request_id=row.id, kind=RequestKind(row.kind), person=row.person, why=row.why, release=release)
+    return Request(
+        request_id=row.id, kind=RequestKind(row.kind), person=row.person, why=row.why, release=release, card=asked.get("card", "")
+    )
 
 
 class Look:
@@ -167,7 +171,8 @@ class Look:
     def __init__(self, connection: sa.Connection, study: sa.Row[Any], policy: Policy, now: datetime) -> None:
         self.connection = connection
         self.study = study
-        self.policy = policy
+        self.policy = policy.of(study.card)
+        self._site = policy
         self.now = now
         row = tables.instance
         found = connection.execute(sa.select(row).where(row.c.study_instance_uid == study.study_instance_uid).order_by(row.c.id)).all()
@@ -240,6 +245,7 @@ class Look:
             generation=study.generation,
             selection_hash=study.selection_hash,
             rule_action=study.rule_action,
+            card=study.card,
             collecting_since=study.collecting_since,
             last_instance_at=study.last_instance_at,
             images=self.images,
@@ -280,6 +286,7 @@ class Look:
             model=model_from(newest.model),
             cause=newest.cause,
             outcome=Outcome(newest.outcome),
+            created_at=newest.created_at,
             selection=newest.selection,
             objects={
                 one.kind: Predecessor(
@@ -309,8 +316,26 @@ class Look:
             return decide(headers, views, kind, first.calling_ae_title, first.called_ae_title)
 
         found = advance(self._snapshot(), self.policy, ruling, self._assigned, self.now)
+        tried = {self.study.card}
+        while (card := found.changes.get("card", self.study.card)) != self.study.card:
+            # Another model reads it: what that one takes, and has read, decides; so look again with its eyes. Rules that name a card by
+            # what another card takes may go round in circles: then the first card by name stands.
+            circle = card in tried
+            tried.add(card)
+            self._use(min(tried) if circle else card)
+            found = advance(self._snapshot(), self.policy, ruling, self._assigned, self.now)
+            if circle:
+                found.changes["card"] = self.study.card
         self._write(found)
         return found.ready
+
+    def _use(self, card: str) -> None:
+        row = tables.study
+        change_study(self.connection, self.study.study_instance_uid, card=card)
+        self.study = self.connection.execute(sa.select(row).where(row.c.study_instance_uid == self.study.study_instance_uid)).one()
+        self.policy = self._site.of(card)
+        for cached in ("scores", "images"):
+            self.__dict__.pop(cached, None)
 
     def _write(self, found: Consequences) -> None:
         uid = self.study.study_instance_uid
@@ -360,6 +385,7 @@ class Look:
                     "study_instance_uid": self.study.study_instance_uid,
                     "model_key": self.policy.model.key,
                     "model": asdict(self.policy.model),
+                    "card": self.policy.card,
                     "state": "waiting",
                 },
             )
@@ -410,6 +436,7 @@ class Look:
                     pixel_hash=row.pixel_hash or "",
                     scores=None if failure else scores_from(score.scores),
                     preview_file=None if failure else score.preview_file,
+                    heat_map_file=None if failure else score.heat_map_file,
                     failure=failure,
                 )
             )
@@ -417,6 +444,10 @@ class Look:
         for candidate in failed:
             if candidate.evidence.view in election.filled:
                 warnings.append(f"{candidate.evidence.view}: image {candidate.sop_instance_uid} could not be read and was passed over")
+        read_views = {read.view for read in views}
+        for view in HANGING_ORDER:
+            if view not in read_views:
+                warnings += judged.left_out(view)
         said = outcome(election, judged.sides_seen, self._expected)
         if said is Outcome.UNILATERAL and any(read.failure for read in views):
             said = Outcome.PARTIAL  # of the other side came an image that could not be read

@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from store import tables
-from store.database import database_now
+from store.database import database_now, insert_or_ignore
 from store.grouping import STALLED_SECONDS
 from store.header import unpack_header
 from store.look import evidence_from
 from store.rows import Claim, change_study, claim_rows, lock_study, say
-from store.study import Scores
+from store.study import Policy, Scores
 from store.view import contradicted_by
 
 #: An image that failed this often, or over which a worker died so often that the engine gave up, is not tried again.
@@ -38,6 +38,7 @@ class ScoreTask:
     instance_id: int
     file_name: str | None
     model_key: str
+    card: str
     attempt: int
 
 
@@ -49,12 +50,47 @@ class Scoring:
         self._clock = clock
 
     def claim(self, limit: int = 50) -> list[Claim]:
-        """Hand images that wait to be read to the engine, oldest first."""
+        """Hand images that wait to be read to the engine, oldest first; one that is only re-read in the background when no other waits."""
         row = tables.score
         now = sa.bindparam("now", type_=row.c.due_at.type)
-        wanted = sa.and_(row.c.workflow_id.is_(None), row.c.state == "waiting", sa.or_(row.c.due_at.is_(None), row.c.due_at <= now))
+        due = sa.and_(row.c.workflow_id.is_(None), row.c.state == "waiting", sa.or_(row.c.due_at.is_(None), row.c.due_at <= now))
+        waits = row.c.state == "waiting"
         with self._engine.begin() as connection:
-            return claim_rows(connection, "view", row, row.c.id, wanted, row.c.id, limit, self._clock(connection))
+            moment = self._clock(connection)
+            claims = claim_rows(connection, "view", row, row.c.id, sa.and_(due, row.c.background.is_(sa.false())), row.c.id, limit, moment)
+            # Not one more than runs at once: what comes meanwhile shall not stand behind it in the engine's queue.
+            busy = connection.execute(sa.select(sa.func.count()).select_from(row).where(waits, row.c.workflow_id.is_not(None))).scalar_one()
+            if busy == 0:
+                claims += claim_rows(connection, "view", row, row.c.id, due, row.c.id, 1, moment)
+            return claims
+
+    def ask(self, study_instance_uid: str, policy: Policy) -> int:
+        """Have the images of a study's current version read by `policy`'s model too, in the background; how many are asked for now.
+
+        The numbers are kept beside those of other models; no version is made of them, and nothing is sent. Raises UnknownStudy.
+        """
+        version, run, score = tables.version, tables.run, tables.score
+        with self._engine.begin() as connection:
+            lock_study(connection, study_instance_uid)
+            query = sa.select(run.c.selection).join(version, version.c.run_id == run.c.id)
+            mine = version.c.study_instance_uid == study_instance_uid
+            selection = connection.execute(query.where(mine).order_by(version.c.number.desc()).limit(1)).scalar() or {}
+            asked = 0
+            for one in selection.values():
+                asked += insert_or_ignore(
+                    connection,
+                    score,
+                    {
+                        "instance_id": one["instance_id"],
+                        "study_instance_uid": study_instance_uid,
+                        "model_key": policy.model.key,
+                        "model": asdict(policy.model),
+                        "card": policy.card,
+                        "background": True,
+                        "state": "waiting",
+                    },
+                )
+            return asked
 
     def task(self, score_id: int) -> ScoreTask | None:
         """The image behind a score that still waits to be read; None when it is settled already."""
@@ -67,6 +103,7 @@ class Scoring:
                     instance.c.id.label("instance_id"),
                     instance.c.file_name,
                     score.c.model_key,
+                    score.c.card,
                     score.c.attempt,
                 )
                 .join(instance, instance.c.id == score.c.instance_id)
@@ -103,7 +140,7 @@ class Scoring:
             if copies:
                 _raise_generation(connection, study.study_instance_uid)  # other pixels under one UID: a doubt to look at
             twin = connection.execute(
-                sa.select(score.c.scores, score.c.preview_file)
+                sa.select(score.c.scores, score.c.preview_file, score.c.heat_map_file)
                 .join(instance, instance.c.id == score.c.instance_id)
                 .where(
                     instance.c.study_instance_uid == study.study_instance_uid,
@@ -116,16 +153,18 @@ class Scoring:
             ).first()
             if twin is None:
                 return False
-            values = {"scores": twin.scores, "preview_file": twin.preview_file, "duration_seconds": 0.0}
+            files = {"preview_file": twin.preview_file, "heat_map_file": twin.heat_map_file}
+            values = {"scores": twin.scores, "duration_seconds": 0.0, **files}
             _settle(connection, study, score_id, now, state="scored", scored_at=now, **values)
             return True
 
-    def save(self, score_id: int, scores: Scores, preview_file: str, duration_seconds: float) -> bool:
-        """Remember what the model said; False when another worker was first: its answer stands and the caller removes its preview."""
+    def save(self, score_id: int, scores: Scores, preview_file: str, duration_seconds: float, *, heat_map_file: str | None = None) -> bool:
+        """Remember what the model said; False when another worker was first: its answer stands and the caller removes its files."""
         with self._scored_study(score_id) as (connection, study, task, now):
             if task.state != "waiting":
                 return False
-            values = {"scores": asdict(scores), "preview_file": preview_file, "duration_seconds": duration_seconds}
+            files = {"preview_file": preview_file, "heat_map_file": heat_map_file}
+            values = {"scores": asdict(scores), "duration_seconds": duration_seconds, **files}
             _settle(connection, study, score_id, now, state="scored", scored_at=now, error="", **values)
             return True
 

@@ -149,6 +149,48 @@ class Search:
         contradicted = ("orientation_contradicts", "pixels_contradict", "doubts")
         return sorted(found.values(), key=lambda device: ([-device[count] for count in contradicted], [device[name] for name in names]))
 
+    def analysed_since(self, days: float) -> list[str]:
+        """The studies whose current version was made in the last `days`, newest first."""
+        version = tables.version
+        with self._engine.begin() as connection:
+            newest = sa.func.max(version.c.created_at)
+            query = sa.select(version.c.study_instance_uid).group_by(version.c.study_instance_uid)
+            since = database_now(connection) - timedelta(days=days)
+            return list(connection.execute(query.having(newest > since).order_by(newest.desc())).scalars())
+
+    def compared(self, study_instance_uid: str, model_key: str) -> list[dict[str, Any]]:
+        """Per view of a study's current version: its class and score, and what the model of `model_key` says of the same image.
+
+        `state` is that of the other model's reading: waiting | scored | failed, "" when it was not asked for.
+        """
+        version, run, score = tables.version, tables.run, tables.score
+        with self._engine.begin() as connection:
+            query = sa.select(run.c.selection).join(version, version.c.run_id == run.c.id)
+            mine = version.c.study_instance_uid == study_instance_uid
+            selection = connection.execute(query.where(mine).order_by(version.c.number.desc()).limit(1)).scalar() or {}
+            others = sa.select(score).where(score.c.study_instance_uid == study_instance_uid, score.c.model_key == model_key)
+            by_image = {row.instance_id: row for row in connection.execute(others).all()}
+        found = []
+        for view in HANGING_ORDER:
+            if (one := selection.get(view)) is None:
+                continue
+            other = by_image.get(one["instance_id"])
+            before = scores_from(one["scores"]) if one["scores"] else None
+            after = scores_from(other.scores) if other is not None and other.scores else None
+            found.append(
+                {
+                    "view": str(view),
+                    "sop_instance_uid": one["sop_instance_uid"],
+                    "before": before.predicted_class if before else None,
+                    "before_probability": before.probability if before else None,
+                    "after": after.predicted_class if after else None,
+                    "after_probability": after.probability if after else None,
+                    "state": other.state if other is not None else "",
+                    "error": other.error if other is not None else "",
+                }
+            )
+        return found
+
     def deliveries(self, state: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
         """One line per delivery, newest first."""
         row = tables.delivery
@@ -168,6 +210,7 @@ class Search:
         columns = (
             tables.instance.c.file_name,
             tables.score.c.preview_file,
+            tables.score.c.heat_map_file,
             tables.result_object.c.file_name,
             tables.result_object.c.png_file,
         )

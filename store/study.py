@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -167,6 +167,8 @@ class Installation:
     serial_number: str  # Device Serial Number (0018,1000)
     software_version: str
     timezone: str = "UTC"  # IANA name: dates and times in result objects are local to it
+    language: str = "en"  # of the fixed sentences in results: "en" | "ko"
+    heat_map_on_page: bool = False  # beside the views
 
 
 def digest(*parts: str) -> str:
@@ -395,6 +397,8 @@ class Ruling(Protocol):
     def slots(self) -> tuple[View, ...]: ...  # the expected views, in hanging order
     @property
     def when_incomplete(self) -> WhenIncomplete | None: ...  # None: what the site says
+    @property
+    def card(self) -> str: ...  # path of the model card that reads the study; "" for the site's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,8 +411,14 @@ class Policy:
     model: ModelIdentity
     image_kinds: frozenset[ImageKind] = frozenset({ImageKind.FFDM})
     exclude_implants: bool = False
+    card: str = ""  # path of the card that `model` and the two lines above are from; "" for the site's
+    cards: Mapping[str, Policy] = field(default_factory=dict)  # by path: how studies are treated that another card reads
     dialect: Dialect = STANDARD
     versions_per_day: int = 5  # more within 24 h are held: a loop or a storm
+
+    def of(self, card: str) -> Policy:
+        """The policy for a study that `card` reads; whatever `cards` raises when there is no such card."""
+        return self.cards[card] if card else self
 
 
 #: However late images still trickle in, a collecting study is decided after this long.
@@ -531,6 +541,8 @@ def version_cause(
         installation.serial_number,
         installation.software_version,
         installation.timezone,
+        installation.language,
+        str(installation.heat_map_on_page),
         "evidence",
         *(f"{one.view}|{one.laterality_source}|{one.view_source}|{'.'.join(one.modifiers)}" for one in evidence),
         "losers",

@@ -92,6 +92,7 @@ study = sa.Table(
     sa.Column("rule_values", sa.JSON),
     sa.Column("rule_send_to", sa.JSON),
     sa.Column("rule_slots", sa.JSON),  # the expected views
+    sa.Column("card", sa.Text, nullable=False, server_default=""),  # path of the model card that reads it; "" for the site's
     sa.Column("doubts", sa.JSON),  # of a held study: list of {reason, choices}
     *_claim(),
     sa.Index("ix_study_open", "generation", "settled_generation"),
@@ -154,12 +155,15 @@ score = sa.Table(
     _study_key(index=True),
     sa.Column("model_key", _HASH, nullable=False),
     sa.Column("model", sa.JSON, nullable=False),
+    sa.Column("card", sa.Text, nullable=False, server_default=""),  # path of its card; "" for the site's
+    sa.Column("background", sa.Boolean, nullable=False, server_default=sa.false()),  # waits until nothing else does
     sa.Column("state", sa.String(16), nullable=False, index=True),  # waiting | scored | failed
     sa.Column("due_at", UtcDateTime),
     sa.Column("error", sa.Text, nullable=False, server_default=""),
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),  # that were the image's own; claims that expired are not
     sa.Column("scores", sa.JSON),
     sa.Column("preview_file", sa.String(64)),
+    sa.Column("heat_map_file", sa.String(64)),
     sa.Column("scored_at", UtcDateTime),
     sa.Column("duration_seconds", sa.Float),
     *_claim(),

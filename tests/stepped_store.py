@@ -68,6 +68,7 @@ class FixedRuling:
     values: dict[str, object] = field(default_factory=dict)
     slots: tuple[View, ...] = HANGING_ORDER
     when_incomplete: WhenIncomplete | None = None
+    card: str = ""
 
 
 def image(view: View, name: str = "", **overrides: Any) -> Dataset:

