@@ -5,7 +5,8 @@ VENV ?= .venv
 # torch is installed first and from here, since PyPI's Linux build carries several GB of CUDA. Empty: from pip's usual index.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH ?= torch>=2.13 torchvision>=0.28
-PYTEST ?= -n 2 --dist loadgroup
+# Three on two cores: much of the time is spent waiting for other processes.
+PYTEST ?= -n 3 --dist loadgroup
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -56,6 +57,10 @@ bench: $(STAMP) ## measure: views, grouping, and from the last C-STORE answer to
 	$(BIN)/python benchmarks/grouping_day.py
 	$(BIN)/python benchmarks/look_cost.py
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/time_to_result.py
+
+.PHONY: pixelmed-check
+pixelmed-check: $(STAMP) ## optional: PixelMed's validator on an SR of each kind (Debian's libpixelmed-java)
+	PYTHON=$(BIN)/python deploy/pixelmed_check.sh
 
 .PHONY: image-check
 image-check: ## build the container image without torch and try it (root, Debian's buildah and debootstrap)

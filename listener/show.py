@@ -93,9 +93,10 @@ def _slots(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _scored(image: Mapping[str, Any] | None) -> str:
-    if image is None or not image["scores"]:
+    read = [score for score in image["scores"] if not score["background"]] if image is not None else []
+    if not read:
         return ""
-    score = image["scores"][-1]
+    score = read[-1]
     if score["state"] == "scored":
         return f"  {score['predicted_class']} {score['probability']:.1%}"
     return f"  {score['state']}" + (f": {score['error']}" if score["error"] else "")

@@ -411,6 +411,7 @@ class Archive:
             study = lock_study(connection, study_instance_uid)
             values: dict[str, Any] = {"frozen_instances": None, "frozen_by_request": False, "workflow_id": None, "due_at": None}
             values["settled_generation"] = study.generation
+            values["card"] = ""  # should it be the card that cannot be used, the next look must not stumble over it again
             now = self._clock(connection)
             row = tables.decision
             open_requests = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.applied_at.is_(None))

@@ -365,6 +365,7 @@ def _stored(row: sa.Row[Any]) -> StoredObject:
 def _score(row: sa.Row[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": f"{row.model['name']} {row.model['version']}",
+        "background": row.background,  # only compared: no version is made of it
         "state": row.state,
         "error": row.error,
         "attempt": row.attempt,

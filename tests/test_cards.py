@@ -101,6 +101,19 @@ def test_a_comparison_is_read_in_the_background_and_changes_nothing(stepped: Ste
     assert [one["state"] for one in stepped.search.compared(STUDY, OTHER.model.key)] == ["scored"] * 4
 
 
+def test_a_card_that_cannot_be_used_does_not_keep_a_study_for_ever(stepped: SteppedStore) -> None:
+    stepped.ruling = FixedRuling(card="/cards/gone.toml")
+    stepped.receive(*exam())
+    with pytest.raises(KeyError):
+        stepped.settle()
+    stepped.archive.give_up(STUDY, "/cards/gone.toml: no such card")  # what a worker does then
+    assert stepped.state() == "held"
+    stepped.ruling = FixedRuling()  # the rule was mended
+    assert stepped.ask("release") == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and models(stepped) == ["m"]
+
+
 class _Worker:
     """Reads what is asked for at once, as a worker elsewhere does in its time."""
 

@@ -22,9 +22,12 @@ from mammograms_made import mammogram
 from PIL import Image
 from pydicom import dcmread
 
+from listener.analyse import analyse_files
 from listener.show import printable
-from pipeline.model import write_demo_weights
+from pipeline.model import Reading, read_card, write_demo_weights
+from pipeline.pixels import ModelImage
 from store.study import View
+from store.view import STANDARD
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -195,18 +198,29 @@ def test_analyse_reads_files_without_a_server(config: Path, tmp_path: Path) -> N
     assert text["error"] == "not a DICOM file"
 
 
-def test_analyse_writes_heat_maps_where_it_is_told(config: Path, tmp_path: Path) -> None:
-    card = write_demo_weights(tmp_path / "weights")
+class _Hot:
+    """A model that responds to everything alike."""
+
+    def read(self, image: ModelImage) -> Reading:
+        return Reading((0.7, 0.1, 0.1, 0.1), np.ones((16, 16), np.float32))
+
+    def classify(self, image: ModelImage) -> tuple[float, ...]:
+        return self.read(image).probabilities
+
+
+def test_analyse_writes_heat_maps_where_it_is_told(tmp_path: Path) -> None:
     images, maps = tmp_path / "images", tmp_path / "maps"
     images.mkdir()
     for view in (View.L_CC, View.R_CC):
         mammogram(view).save_as(images / f"{view}.dcm", enforce_file_format=True)
-    results = json.loads(fourview("--config", config, "analyse", "--card", card, "--heat-maps", maps, images))
+    card = read_card(write_demo_weights(tmp_path / "weights"))
+    results = analyse_files([images], card, _Hot(), STANDARD, heat_maps=maps)
     written = [Path(result["heat_map"]) for result in results]
     assert sorted(maps.iterdir()) == sorted(written) and len(set(written)) == 2
     for path in written:
         picture = np.asarray(Image.open(path))
-        assert picture.shape == (256, 200, 3) and not (picture[..., 0] == picture[..., 2]).all(), "there is colour in it"
+        assert picture.shape == (256, 200, 3) and (picture[..., 0] != picture[..., 2]).any(), "there is colour in it"
+    assert "heat_map" not in analyse_files([images], card, _Hot(), STANDARD)[0]
 
 
 def test_a_card_is_checked_and_given_a_self_test(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
-from stepped_store import FixedRuling, SteppedStore, exam, image
+from stepped_store import MODEL, POLICY, FixedRuling, SteppedStore, exam, image
 
 from listener.show import in_words
 from store.study import View
@@ -90,6 +91,18 @@ def test_a_view_that_a_person_assigned_is_shown_as_theirs(stepped: SteppedStore)
     lines = shown(stepped)
     assert "(side from operator, view from operator)" in line(lines, "L-CC   " + nameless.SOPInstanceUID)
     assert any("Kim asked to release" in one and "as the radiographer says" in one for one in lines)
+
+
+def test_what_another_model_says_in_a_comparison_does_not_stand_for_the_result(stepped: SteppedStore) -> None:
+    other = replace(POLICY, card="/cards/other.toml", model=replace(MODEL, name="other"))
+    stepped.receive(*exam())
+    stepped.settle()
+    before = shown(stepped)
+    stepped.classes |= {ds.SOPInstanceUID: "Mass" for ds in exam()}
+    stepped.scoring.ask(stepped.study()["study_instance_uid"], other)
+    stepped.settle()
+    assert [one["predicted_class"] for one in stepped.study()["images"][0]["scores"]] == ["Normal", "Mass"]
+    assert shown(stepped) == before
 
 
 def test_hints_name_other_studies_of_the_patient(stepped: SteppedStore) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from dicomweb_client import DICOMwebClient
-from fourview_process import PROJECT, FourviewProcess
+from fourview_process import PROJECT, SIMULATED_CARD, FourviewProcess
 from mammograms_made import breast_pixels, code, mammogram, uid
 from orthanc_process import OrthancProcess
 from pydicom import dcmread
@@ -252,6 +252,29 @@ def test_pacs_down_then_up_costs_no_second_inference(orthanc: OrthancProcess, fo
     assert [len(image["scores"]) for image in after["images"]] == [1, 1, 1, 1]
     assert [image["scores"][0]["attempt"] for image in after["images"]] == [1, 1, 1, 1]
     assert len(after["runs"]) == 1
+
+
+def test_another_model_is_compared_without_sending_and_then_with(
+    orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess], tmp_path: Path
+) -> None:
+    orthanc.start()
+    ours = fourview()
+    ours.send(exam("other model"))
+    wait_for_results(ours, orthanc, "other model", 1)
+    card = tmp_path / "other.toml"
+    card.write_text(SIMULATED_CARD.replace('name = "simulated"', 'name = "another"'))
+    asked = ("reprocess", "--since", "1d", "--model", str(card))
+    assert f"{uid('other model')}: 4 of 4 views to be read" in ours.run(*asked, "--dry-run")
+    assert "4 views compared, 0 with another class, 0 could not be read" in ours.run(*asked), "the same numbers under another name"
+    assert "4 known already" in ours.run(*asked, "--dry-run")
+    study = ours.show(uid("other model"))
+    assert len(study["runs"]) == 1 and len(results(orthanc, "other model")["SR"]) == 1, "nothing was sent"
+    assert "analysed" in ours.run(*asked, "--send")
+    found = wait_for_results(ours, orthanc, "other model", 2)
+    assert {run["model"]["name"] for run in ours.show(uid("other model"))["runs"]} == {"simulated", "another"}
+    assert len({tags["SeriesInstanceUID"] for tags in found["SR"]}) == 2, "each model has a series of its own"
+    assert "name a study" in ours.run("reprocess", code=2)
+    assert "length of time" in ours.run("reprocess", "--since", "soon", code=2)
 
 
 def test_doubtful_side_is_held_until_a_person_says_so_and_then_withdrawn(
