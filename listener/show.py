@@ -119,7 +119,7 @@ def _version(run: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     untrained = "" if run["trained"] else ", UNTRAINED: the numbers are meaningless"
     by = f"model {model['name']} {model['version']}{untrained}"
     yield f"Version {run['number']} of {_when(run['created_at'], zone)}: {run['outcome']}, {by}"
-    for view, read in run["selection"].items():
+    for view, read in run["selection"].items() if run["outcome"] != "WITHDRAWN" else ():
         if read["scores"] is None:
             yield f"  {view:<6} could not be read: {read['failure']}"
             continue

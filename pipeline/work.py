@@ -38,7 +38,7 @@ from store.archive import Archive, NewObject, NewVersion
 from store.claims import BEAT_SECONDS, Claims
 from store.database import DatabaseAway, Engine
 from store.files import FileGone, Files
-from store.header import header_json, read_header
+from store.header import header_json, pack_header, read_header, unpack_header
 from store.header_text import UNREADABLE
 from store.ledger import Delivery, DeliveryState, Ledger
 from store.look import Reading, ReadView
@@ -215,7 +215,8 @@ def _advance_study(shop: Workshop, study_instance_uid: str) -> bool:
         try:
             shop.files.check(one.file_name)
             header = read_header(shop.files.path(one.file_name))
-            resolved[one.instance_id] = (resolve(header, shop.policy.dialect), header)
+            # Resolved from a copy: reading values changes them in place, and what is remembered shall be the bytes as they were received.
+            resolved[one.instance_id] = (resolve(unpack_header(pack_header(header)), shop.policy.dialect), header)
         except (InvalidDicomError, *UNREADABLE) as error:
             if isinstance(error, OSError) and not isinstance(error, FileGone):
                 raise  # the disk is away, the header is not to blame

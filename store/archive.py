@@ -418,6 +418,7 @@ class Archive:
             connection.execute(sa.update(row).where(open_requests).values(applied_at=now, answer=f"refused: {reason}"))
             if study.state == StudyState.WITHDRAWN:
                 change_study(connection, study_instance_uid, **values)
+                say(connection, study_instance_uid, now, "withdrawn", reason)
             else:
                 move(connection, study, Event.DOUBT, reason, now, **values)
 

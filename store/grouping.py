@@ -354,7 +354,8 @@ class _Course:
         trial = Judged(self.at.images, self.at.decisions.then(decisions), self.policy, self.assign)
         for uid in asked.view:
             fates = [trial.dispositions[one.instance_id] for one in trial.images if one.sop_instance_uid == uid]
-            if out := next((why for what, why in fates if what in (Disposition.SET_ASIDE, Disposition.REJECTED)), ""):
+            if all(what in (Disposition.SET_ASIDE, Disposition.REJECTED) for what, _ in fates):
+                out = fates[0][1]
                 return Answer(accepted=False, text=f"refused: image {uid} cannot fill a slot: {out}")
         if trial.doubts:
             return Answer(accepted=False, text=f"refused, this is still doubtful: {listed(trial.doubts)}")
@@ -376,6 +377,8 @@ class _Course:
             return Decisions(), f"no image {unknown[0]} in this study; `fourview show` lists its images"
         if both := sorted(set(asked.exclude) & asked.view.keys()):
             return Decisions(), f"image {both[0]} is excluded and given a view at once; say one of the two"
+        if asked.patient_of and asked.patient_of in asked.exclude:
+            return Decisions(), f"image {asked.patient_of} is excluded, so it cannot say whose the others are; name another"
         dropped: set[int] = set()
         for number in asked.use_file:
             chosen = next((one for one in images if one.instance_id == number), None)

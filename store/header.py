@@ -140,7 +140,7 @@ def folded(name: str) -> str:
 
 
 def overlay(ds: Dataset, newer: Dataset, keywords: Sequence[str]) -> None:
-    """Put `newer`'s values of `keywords` in the place of those of `ds`; one that it lacks is lacking then. What cannot be read stays."""
+    """Put `newer`'s values of `keywords` in the place of those of `ds`; one that it lacks, or that cannot be read, is lacking then."""
     for keyword in keywords:
         try:
             if keyword in newer:
@@ -148,4 +148,4 @@ def overlay(ds: Dataset, newer: Dataset, keywords: Sequence[str]) -> None:
             elif keyword in ds:
                 del ds[keyword]
         except UNREADABLE:
-            continue
+            ds.pop(keyword, None)

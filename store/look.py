@@ -43,8 +43,6 @@ from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS, Ranking, resolve_view
 
 log = logging.getLogger(__name__)
 
-#: Who the patient is (PS3.3 C.7.1.1).
-_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 
 Decide = Callable[[Sequence[Dataset], Sequence[View], ImageKind, str, str], Ruling]
 """(headers, filled views, kind, calling AE title, called AE title) -> ruling. The first header stands for the study."""
@@ -75,6 +73,7 @@ class CurrentVersion:
     outcome: Outcome
     created_at: datetime
     selection: Mapping[str, Mapping[str, Any]]  # view -> what was read: sop_instance_uid, instance_id, ...
+    header: Mapping[str, Any]  # of one of its objects, as DICOM JSON: whose it says it is
     objects: Mapping[str, Predecessor]  # by kind
 
 
@@ -288,6 +287,7 @@ class Look:
             outcome=Outcome(newest.outcome),
             created_at=newest.created_at,
             selection=newest.selection,
+            header=objects[0].header if objects else {},
             objects={
                 one.kind: Predecessor(
                     sop_class_uid=one.sop_class_uid,
@@ -481,7 +481,7 @@ class Look:
             .distinct()
             .where(
                 delivery.c.study_instance_uid == self.study.study_instance_uid,
-                sa.or_(delivery.c.state.in_(("sent", "confirmed")), delivery.c.tries > 0),  # what was tried may have arrived
+                sa.or_(delivery.c.state.in_(("sent", "confirmed")), delivery.c.attempt > 0),  # what was begun may have arrived
             )
         )
         return Reading(
@@ -491,7 +491,7 @@ class Look:
                 ReadView(
                     view=view,
                     candidate=judged.candidate(read[view]),
-                    header=unpack_header(self.rows[read[view].instance_id].header),
+                    header=self._said_header(read[view].instance_id, current),
                     pixel_hash=read[view].pixel_hash or "",
                     scores=None,
                     preview_file=None,
@@ -510,6 +510,12 @@ class Look:
             now=self.now,
         )
 
+    def _said_header(self, instance_id: int, current: CurrentVersion) -> Dataset:
+        """An image's header with the patient and study values that the version `current` carries: what withdraws it is of that patient."""
+        header = unpack_header(self.rows[instance_id].header)
+        overlay(header, Dataset.from_json(dict(current.header)), DEMOGRAPHICS)
+        return header
+
     def _header(self, instance_id: int) -> Dataset:
         """An image's header with the patient and study values that hold: those of its newest reception, or as a person decided."""
         row = self.rows[instance_id]
@@ -518,8 +524,9 @@ class Look:
         if newest is not None and newest.demographics != row.demographics:
             overlay(header, unpack_header(self.rows[newest.instance_id].header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
         named = self.decisions.patient_of
-        if named is not None and named in self.rows:
-            overlay(header, unpack_header(self.rows[named].header), _PATIENT)
+        standing = (Disposition.CANDIDATE, Disposition.COPY, Disposition.DOUBT, Disposition.FAILED)
+        if named in self._judged.by_id and self._judged.dispositions[named][0] in standing:
+            overlay(header, unpack_header(self.rows[named].header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
         return header
 
 

@@ -25,7 +25,7 @@ from store.archive import Archive, Kept, NewObject, NewVersion, Reception
 from store.claims import Claims
 from store.files import Files
 from store.grouping import Release, RequestKind
-from store.header import header_json, read_header, read_part10
+from store.header import header_json, pack_header, read_header, read_part10, unpack_header
 from store.ledger import Ledger
 from store.look import Reading
 from store.scoring import Scoring
@@ -207,7 +207,7 @@ class SteppedStore:
         resolved: dict[int, Any] = {}
         for one in self.archive.unresolved(study):
             header = read_header(self.files.path(one.file_name))
-            resolved[one.instance_id] = (resolve(header), header)
+            resolved[one.instance_id] = (resolve(unpack_header(pack_header(header))), header)
         return self.archive.advance(study, resolved, self.policy, self._decide)
 
     def _decide(self, headers: Sequence[Dataset], views: Sequence[View], kind: ImageKind, calling: str, called: str) -> FixedRuling:
