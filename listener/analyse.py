@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from listener.show import printable
-from pipeline.decode import DecodeFailed, Decoder
+from pipeline.decode import DecodeFailed, Decoder, Frame
 from pipeline.heat_map import over_box
 from pipeline.model import Classifier, ModelCard, ModelError
 from pipeline.pixels import UNIFORM, ModelImage, prepare, preview, uniform
@@ -32,17 +33,27 @@ def analyse_files(
     if heat_maps is not None:
         heat_maps.mkdir(parents=True, exist_ok=True)
     with Decoder() as decoder:
-        return [_analyse(path, card, classifier, decoder, dialect, heat_maps) for path in _files(paths)]
+        return [
+            _analyse(path, card, classifier, decoder, dialect, heat_maps / f"{number:04d}-{path.stem}.png" if heat_maps else None)
+            for number, path in enumerate(_files(paths), start=1)
+        ]
 
 
 def model_image(path: Path, card: ModelCard) -> ModelImage:
     """What `card`'s network sees of the DICOM image at `path`. Raises ModelError when it cannot be read."""
     try:
-        ds = read_header(path)
         with Decoder() as decoder:
-            return prepare(decoder.decode(path).pixels, ds, profile=card.profile, size=card.input_size)
+            return _seen(path, read_header(path), card, decoder)[1]
     except (InvalidDicomError, DecodeFailed, *UNREADABLE) as error:
         raise ModelError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def _seen(path: Path, ds: Dataset, card: ModelCard, decoder: Decoder) -> tuple[Frame, ModelImage]:
+    """(stored values, what `card`'s network sees of them). Raises DecodeFailed."""
+    frame = decoder.decode(path)
+    if uniform(frame.pixels):
+        raise DecodeFailed(UNIFORM, permanent=True)
+    return frame, prepare(frame.pixels, ds, profile=card.profile, size=card.input_size)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -54,7 +65,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _analyse(
-    path: Path, card: ModelCard, classifier: Classifier, decoder: Decoder, dialect: Dialect, heat_maps: Path | None
+    path: Path, card: ModelCard, classifier: Classifier, decoder: Decoder, dialect: Dialect, heat_map: Path | None
 ) -> dict[str, Any]:
     result: dict[str, Any] = {"file": str(path), "view": None, "success": False}
     try:
@@ -68,20 +79,17 @@ def _analyse(
     if evidence.view is None:
         result["view_reason"] = evidence.set_aside or evidence.doubt
     try:
-        frame = decoder.decode(path)
-        if uniform(frame.pixels):
-            raise DecodeFailed(UNIFORM, permanent=True)
-        image = prepare(frame.pixels, ds, profile=card.profile, size=card.input_size)
+        frame, image = _seen(path, ds, card, decoder)
         read = classifier.read(image)
     except (DecodeFailed, ModelError) as error:
         return {**result, "error": str(error)}
     probabilities = read.probabilities
     best = probabilities.index(max(probabilities))
-    if heat_maps is not None and read.heat_map is not None:
-        result["heat_map"] = str(heat_maps / f"{len(list(heat_maps.iterdir())) + 1:04d}-{path.stem}.png")
+    if heat_map is not None and read.heat_map is not None:
+        result["heat_map"] = str(heat_map)
         rows, columns = frame.pixels.shape
         over = heat_map_picture(preview(frame.pixels, ds), over_box(read.heat_map, image), image.box, rows, columns)
-        Image.fromarray(over).save(result["heat_map"])
+        Image.fromarray(over).save(heat_map)
     return {
         **result,
         "success": True,

@@ -14,7 +14,16 @@ from listener.config import Config
 from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
 from store.archive import Archive
 from store.claims import Claims
-from store.database import engine_database, read_engine, require_current_schema, schema_revision, upgrade, workflow_engine, write_engine
+from store.database import (
+    Engine,
+    engine_database,
+    read_engine,
+    require_current_schema,
+    schema_revision,
+    upgrade,
+    workflow_engine,
+    write_engine,
+)
 from store.files import Files
 from store.scoring import Scoring
 from store.search import Search
@@ -26,32 +35,29 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 
 
+def _current(engine: Engine) -> Engine:
+    require_current_schema(engine)
+    return engine
+
+
 def open_archive(config: Config) -> Archive:
     """The archive; raises OldSchema when the database has not the schema of this release."""
-    engine = write_engine(config.store.database)
-    require_current_schema(engine)
-    return Archive(engine)
+    return Archive(_current(write_engine(config.store.database)))
 
 
 def open_claims(config: Config) -> Claims:
     """The leases of processes; raises OldSchema like `open_archive`."""
-    engine = write_engine(config.store.database)
-    require_current_schema(engine)
-    return Claims(engine)
+    return Claims(_current(write_engine(config.store.database)))
 
 
 def open_scoring(config: Config) -> Scoring:
     """The images that are read; raises OldSchema like `open_archive`."""
-    engine = write_engine(config.store.database)
-    require_current_schema(engine)
-    return Scoring(engine)
+    return Scoring(_current(write_engine(config.store.database)))
 
 
 def open_search(config: Config) -> Search:
     """Listings of the same database, read-only; raises OldSchema like `open_archive`."""
-    engine = read_engine(config.store.database)
-    require_current_schema(engine)
-    return Search(engine)
+    return Search(_current(read_engine(config.store.database)))
 
 
 def open_files(config: Config) -> Files:
@@ -146,11 +152,10 @@ def make_worker(config: Config, *, index: int) -> Worker:
     from pipeline.work import LoadedModel, Worker, Workshop
     from store.ledger import Ledger
 
-    engine = write_engine(config.store.database)
-    require_current_schema(engine)
+    engine = _current(write_engine(config.store.database))
     archive = Archive(engine)
     files = open_files(config)
-
+    site = policy(config)
     loaded: dict[str, tuple[float, LoadedModel]] = {}
 
     def load(path: str) -> LoadedModel:
@@ -158,8 +163,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
         if path not in loaded or loaded[path][0] != changed_at:
             card = read_card(Path(path) if path else config.model.card)
             classifier = load_classifier(card, allow_untrained=config.model.allow_untrained, device=config.model.device)
-            model = identity(card, engine=resolve_engine(card, config.model.engine))
-            loaded[path] = (changed_at, LoadedModel(identity=model, classifier=classifier, size=card.input_size))
+            loaded[path] = (changed_at, LoadedModel(identity=site.of(path).model, classifier=classifier, size=card.input_size))
         return loaded[path][1]
 
     for path in ("", *sorted({rule.card for rule in config.rules if rule.card})):
@@ -170,7 +174,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
         claims=Claims(engine),
         ledger=Ledger(engine),
         files=files,
-        policy=policy(config),
+        policy=site,
         rules=config.rules,
         pacs=config.pacs,
         installation=installation(config, archive),

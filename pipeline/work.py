@@ -210,13 +210,13 @@ def _or_hold(step: Callable[[Workshop, str], T], study_instance_uid: str) -> T |
 
 
 def _advance_study(shop: Workshop, study_instance_uid: str) -> bool:
-    resolved: dict[int, tuple[Resolved, Dataset | None]] = {}
+    resolved: dict[int, tuple[Resolved, bytes | None]] = {}
     for one in shop.archive.unresolved(study_instance_uid):
         try:
             shop.files.check(one.file_name)
-            header = read_header(shop.files.path(one.file_name))
-            # Resolved from a copy: reading values changes them in place, and what is remembered shall be the bytes as they were received.
-            resolved[one.instance_id] = (resolve(unpack_header(pack_header(header)), shop.policy.dialect), header)
+            # Packed first: reading values changes them in place, and what is remembered shall be the bytes as they were received.
+            packed = pack_header(read_header(shop.files.path(one.file_name)))
+            resolved[one.instance_id] = (resolve(unpack_header(packed), shop.policy.dialect), packed)
         except (InvalidDicomError, *UNREADABLE) as error:
             if isinstance(error, OSError) and not isinstance(error, FileGone):
                 raise  # the disk is away, the header is not to blame

@@ -14,13 +14,12 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from pydicom.dataset import Dataset
 from sqlalchemy.exc import OperationalError
 
 from store import tables
 from store.database import database_now, insert_or_ignore
 from store.grouping import Release, RequestKind
-from store.header import indexed_values, pack_header
+from store.header import indexed_values
 from store.images import Disposition
 from store.look import Decide, Look, Reading, ReadView
 from store.rows import Claim, change_study, claim_rows, lock_study, move, say
@@ -218,14 +217,14 @@ class Archive:
     def advance(
         self,
         study_instance_uid: str,
-        resolved: Mapping[int, tuple[Resolved, Dataset | None]],
+        resolved: Mapping[int, tuple[Resolved, bytes | None]],
         policy: Policy,
         decide: Decide,
     ) -> bool:
         """Look at a study once: take in resolved headers, elect, rule, set state and due time.
 
         True: its frozen selection is ready to be reported, and the study stays claimed for that.
-        `resolved` maps instance ids to what their headers say and the header itself. A repeat changes nothing.
+        `resolved` maps instance ids to what their headers say and the header itself, packed. A repeat changes nothing.
         """
         with self._engine.begin() as connection:
             now = self._clock(connection)
@@ -246,8 +245,8 @@ class Archive:
             change_study(connection, study_instance_uid, settled_generation=settled, **({} if ready else {"workflow_id": None}))
             return ready
 
-    def _take_in(self, connection: sa.Connection, resolved: Mapping[int, tuple[Resolved, Dataset | None]], now: datetime) -> None:
-        for instance_id, (found, header) in resolved.items():
+    def _take_in(self, connection: sa.Connection, resolved: Mapping[int, tuple[Resolved, bytes | None]], now: datetime) -> None:
+        for instance_id, (found, packed) in resolved.items():
             values: dict[str, Any] = {
                 "resolved_at": now,
                 "evidence": asdict(found.evidence),
@@ -256,7 +255,7 @@ class Archive:
                 "rejects": {"title": found.rejection_title, "sop_instance_uids": list(found.rejects), "reason": found.rejection}
                 if found.rejects
                 else None,
-                "header": pack_header(header) if header is not None else None,
+                "header": packed,
                 "image_kind": found.evidence.kind,
                 **found.equipment,
             }

@@ -369,8 +369,8 @@ class _Course:
 
     def _decided(self, asked: Release) -> tuple[Decisions, str]:
         """What a release decides for good, or why it cannot be taken."""
-        standing = (Disposition.RECEIVED, Disposition.KEY_OBJECT)
-        images = [one for one in self.at.images if self.judged.dispositions[one.instance_id][0] not in standing]
+        no_images = (Disposition.RECEIVED, Disposition.KEY_OBJECT)
+        images = [one for one in self.at.images if self.judged.dispositions[one.instance_id][0] not in no_images]
         known = {one.sop_instance_uid for one in images}
         named = (*asked.exclude, *asked.view, *([asked.patient_of] if asked.patient_of else []))
         if unknown := [uid for uid in named if uid not in known]:
@@ -402,8 +402,7 @@ class _Course:
             if not asked.patient_of and any(one.patient.differs(source.patient) for one in left):
                 uids = " or ".join(f"--patient-of {one.sop_instance_uid}" for one in left)
                 return Decisions(), f"the images still name different patients: say which of them is right with {uids}"
-            named_here = self.judged.chosen(Disposition.CANDIDATE, Disposition.COPY, Disposition.DOUBT, Disposition.FAILED)
-            patients = tuple(dict.fromkeys(one.patient for one in named_here if one.sop_instance_uid not in asked.exclude))
+            patients = tuple(dict.fromkeys(one.patient for one in self.judged.standing if one.sop_instance_uid not in asked.exclude))
             patient_of = source.instance_id
         decisions = Decisions(
             excluded=frozenset(asked.exclude),

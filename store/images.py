@@ -33,6 +33,9 @@ class Disposition(StrEnum):
     FAILED = "failed"
 
 
+#: What may fill a slot, in whatever shape it is: only these raise doubts and say whose the study is.
+STANDING = (Disposition.CANDIDATE, Disposition.COPY, Disposition.DOUBT, Disposition.FAILED)
+
 #: Titles of CID 7010 by which a result that was said already is void, whatever images are left.
 VOIDING = frozenset({"113037", "113038"})
 #: Kinds that show no breast in place: they tell nothing of a side.
@@ -267,6 +270,11 @@ class Judged:
         )
 
     @cached_property
+    def standing(self) -> list[Image]:
+        """The images of `STANDING`, in order of arrival."""
+        return self.chosen(*STANDING)
+
+    @cached_property
     def election(self) -> Election:
         """Who fills which slot."""
         return elect([self.candidate(one) for one in self.eligible], self._policy.image_kinds)
@@ -274,8 +282,7 @@ class Judged:
     @cached_property
     def newest(self) -> dict[str, Image]:
         """SOP Instance UID -> the reception of it that came last: its patient and study values are the ones that hold."""
-        standing = (Disposition.CANDIDATE, Disposition.COPY, Disposition.DOUBT, Disposition.FAILED)
-        return {one.sop_instance_uid: one for one in self.chosen(*standing)}
+        return {one.sop_instance_uid: one for one in self.standing}
 
     @cached_property
     def selection_hash(self) -> str:
@@ -321,17 +328,18 @@ class Judged:
             uid = one.sop_instance_uid
             choices: tuple[str, ...] = (f"--view {uid}=VIEW", f"--exclude {uid}")
             found.append(Doubt(f"image {uid}: {self.dispositions[one.instance_id][1]}", choices))
-        eligible = self.chosen(Disposition.CANDIDATE, Disposition.COPY, Disposition.DOUBT, Disposition.FAILED)
-        for number, one in enumerate(eligible):
-            other = next((other for other in eligible[:number] if self._another_patient(other, one)), None)
+        for number, one in enumerate(self.standing):
+            other = next((other for other in self.standing[:number] if self._another_patient(other, one)), None)
             if other is not None:
                 uids = tuple(dict.fromkeys((one.sop_instance_uid, other.sop_instance_uid)))
                 agreed = not any(last.patient.differs(one.patient) for last in self.newest.values())
                 accept = ["--accept-patient"] if agreed else [f"--accept-patient --patient-of {uid}" for uid in uids]
                 choices = (*accept, *(f"--exclude {uid}" for uid in uids))
                 found.append(Doubt(f"image {one.sop_instance_uid} names another patient than image {other.sop_instance_uid}", choices))
-        found += self._copies(eligible, "received as {}", lambda one: str(self.evidence[one.instance_id].view or "") or None, views=True)
-        lossless = [one for one in eligible if one.ranking is not None and not one.ranking.lossy]
+        found += self._copies(
+            self.standing, "received as {}", lambda one: str(self.evidence[one.instance_id].view or "") or None, views=True
+        )
+        lossless = [one for one in self.standing if not self._lossy(one)]
         found += self._copies(lossless, "received with different pixels under one UID", lambda one: one.pixel_hash)
         return tuple(dict.fromkeys(found))
 
@@ -372,7 +380,7 @@ class Judged:
         """Images of which two lossy compressed versions with different pixels came: neither is the exposure itself."""
         hashes: dict[str, set[str]] = {}
         for one in self.chosen(Disposition.CANDIDATE, Disposition.COPY, Disposition.FAILED):
-            if one.ranking is not None and one.ranking.lossy and one.pixel_hash is not None:
+            if self._lossy(one) and one.pixel_hash is not None:
                 hashes.setdefault(one.sop_instance_uid, set()).add(one.pixel_hash)
         return tuple(sorted(uid for uid, found in hashes.items() if len(found) > 1))
 

@@ -6,7 +6,7 @@ What follows is decided in `store.grouping`, which is pure; this module only rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -139,6 +139,32 @@ def decisions_from(stored: Mapping[str, Any]) -> Decisions:
     )
 
 
+def decided(effects: Iterable[Mapping[str, Any] | None]) -> Decisions:
+    """What people decided in all, from what was stored of each request in their order; None of one that decided nothing."""
+    found = Decisions()
+    for effect in effects:
+        if effect is not None:
+            found = found.then(decisions_from(effect))
+    return found
+
+
+def current_selection(connection: sa.Connection, study_instance_uid: str) -> Mapping[str, Mapping[str, Any]]:
+    """View -> what the current version of a study read: sop_instance_uid, instance_id, scores ...; nothing when there is no version."""
+    version, run = tables.version, tables.run
+    query = sa.select(run.c.selection).join(version, version.c.run_id == run.c.id)
+    mine = version.c.study_instance_uid == study_instance_uid
+    return connection.execute(query.where(mine).order_by(version.c.number.desc()).limit(1)).scalar() or {}
+
+
+def ask_for_score(
+    connection: sa.Connection, study_instance_uid: str, instance_id: int, policy: Policy, *, background: bool = False
+) -> bool:
+    """Have an image read by `policy`'s model; False when it was asked for before."""
+    values = {"instance_id": instance_id, "study_instance_uid": study_instance_uid, "state": "waiting", "background": background}
+    model = {"model_key": policy.model.key, "model": asdict(policy.model), "card": policy.card}
+    return insert_or_ignore(connection, tables.score, values | model)
+
+
 def _stored(decisions: Decisions) -> dict[str, Any]:
     return {
         "excluded": sorted(decisions.excluded),
@@ -227,11 +253,7 @@ class Look:
         """What people decided, in the order in which they did."""
         row = tables.decision
         mine = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.effect.is_not(None))
-        decided = Decisions()
-        for effect in self.connection.execute(sa.select(row.c.effect).where(mine).order_by(row.c.id)).scalars():
-            if effect is not None:  # JSON null
-                decided = decided.then(decisions_from(effect))
-        return decided
+        return decided(self.connection.execute(sa.select(row.c.effect).where(mine).order_by(row.c.id)).scalars())
 
     def _snapshot(self) -> Snapshot:
         study, row = self.study, tables.decision
@@ -377,24 +399,12 @@ class Look:
             again = {"state": "waiting", "attempt": 0, "failures": 0, "error": "", "due_at": None}
             self.connection.execute(sa.update(row).where(row.c.id == self.scores[instance_id].id).values(**again))
         for instance_id in found.wanted:
-            insert_or_ignore(
-                self.connection,
-                row,
-                {
-                    "instance_id": instance_id,
-                    "study_instance_uid": self.study.study_instance_uid,
-                    "model_key": self.policy.model.key,
-                    "model": asdict(self.policy.model),
-                    "card": self.policy.card,
-                    "state": "waiting",
-                },
-            )
+            ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy)
 
     def _cancel_deliveries(self, reason: str) -> None:
         row = tables.delivery
         waiting = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting")
-        on_their_way = sa.case((row.c.workflow_id.is_not(None), 1), else_=0)  # may arrive yet: it counts as tried
-        values = {"state": "cancelled", "due_at": None, "workflow_id": None, "reason": reason, "tries": row.c.tries + on_their_way}
+        values = {"state": "cancelled", "due_at": None, "workflow_id": None, "reason": reason}
         self.connection.execute(sa.update(row).where(waiting).values(**values))
 
     # -------------------------------------------------------------------------------------------------------------- reports
@@ -444,14 +454,13 @@ class Look:
         for candidate in failed:
             if candidate.evidence.view in election.filled:
                 warnings.append(f"{candidate.evidence.view}: image {candidate.sop_instance_uid} could not be read and was passed over")
-        read_views = {read.view for read in views}
+        read = [one.view for one in views]
         for view in HANGING_ORDER:
-            if view not in read_views:
+            if view not in read:
                 warnings += judged.left_out(view)
         said = outcome(election, judged.sides_seen, self._expected)
-        if said is Outcome.UNILATERAL and any(read.failure for read in views):
+        if said is Outcome.UNILATERAL and any(one.failure for one in views):
             said = Outcome.PARTIAL  # of the other side came an image that could not be read
-        read = [read.view for read in views]
         classes = {one.sop_instance_uid: scores_from(self.scores[one.instance_id].scores).predicted_class for one in scored}
         return Reading(
             study_instance_uid=self.study.study_instance_uid,
@@ -524,8 +533,7 @@ class Look:
         if newest is not None and newest.demographics != row.demographics:
             overlay(header, unpack_header(self.rows[newest.instance_id].header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
         named = self.decisions.patient_of
-        standing = (Disposition.CANDIDATE, Disposition.COPY, Disposition.DOUBT, Disposition.FAILED)
-        if named in self._judged.by_id and self._judged.dispositions[named][0] in standing:
+        if any(one.instance_id == named for one in self._judged.standing):
             overlay(header, unpack_header(self.rows[named].header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
         return header
 

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from store import tables
-from store.database import database_now, insert_or_ignore
+from store.database import database_now
 from store.grouping import STALLED_SECONDS
 from store.header import unpack_header
-from store.look import evidence_from
+from store.look import ask_for_score, current_selection, evidence_from
 from store.rows import Claim, change_study, claim_rows, lock_study, say
 from store.study import Policy, Scores
 from store.view import contradicted_by
@@ -69,28 +69,12 @@ class Scoring:
 
         The numbers are kept beside those of other models; no version is made of them, and nothing is sent. Raises UnknownStudy.
         """
-        version, run, score = tables.version, tables.run, tables.score
         with self._engine.begin() as connection:
             lock_study(connection, study_instance_uid)
-            query = sa.select(run.c.selection).join(version, version.c.run_id == run.c.id)
-            mine = version.c.study_instance_uid == study_instance_uid
-            selection = connection.execute(query.where(mine).order_by(version.c.number.desc()).limit(1)).scalar() or {}
-            asked = 0
-            for one in selection.values():
-                asked += insert_or_ignore(
-                    connection,
-                    score,
-                    {
-                        "instance_id": one["instance_id"],
-                        "study_instance_uid": study_instance_uid,
-                        "model_key": policy.model.key,
-                        "model": asdict(policy.model),
-                        "card": policy.card,
-                        "background": True,
-                        "state": "waiting",
-                    },
-                )
-            return asked
+            selection = current_selection(connection, study_instance_uid)
+            return sum(
+                ask_for_score(connection, study_instance_uid, one["instance_id"], policy, background=True) for one in selection.values()
+            )
 
     def task(self, score_id: int) -> ScoreTask | None:
         """The image behind a score that still waits to be read; None when it is settled already."""

@@ -13,10 +13,10 @@ from store import tables
 from store.claims import living_processes
 from store.database import database_now
 from store.header import folded
-from store.images import Decisions, Disposition
-from store.look import decisions_from, evidence_from, scores_from
+from store.images import Disposition
+from store.look import current_selection, decided, evidence_from, scores_from
 from store.rows import UnknownStudy
-from store.study import HANGING_ORDER, Candidate, ImageKind, View, ViewEvidence, elect
+from store.study import HANGING_ORDER, OPERATOR, Candidate, ImageKind, View, ViewEvidence, elect
 from store.view import contradicted_by
 
 
@@ -91,11 +91,9 @@ class Search:
             runs = {one.id: one for one in rows(tables.run, tables.run.c.created_at)}
             versions = rows(tables.version, tables.version.c.number)
             received = rows(tables.instance, tables.instance.c.id)
-            decided = rows(tables.decision, tables.decision.c.id)
-            decisions = Decisions()
-            for one in decided:
-                decisions = decisions.then(decisions_from(one.effect)) if one.effect else decisions
-            evidence = {one.id: _effective(one, decisions.assigned) for one in received if one.evidence}
+            requests = rows(tables.decision, tables.decision.c.id)
+            assigned = decided(one.effect for one in requests).assigned
+            evidence = {one.id: _effective(one, assigned) for one in received if one.evidence}
             images = [_image(one, evidence.get(one.id), scores.get(one.id, [])) for one in received]
             return {
                 **_picked(row, ("study_instance_uid", "state", "state_reason", "revision", "study_date", "due_at")),
@@ -121,7 +119,7 @@ class Search:
                     for one in versions
                 ],
                 "deliveries": [_picked(one, _DELIVERY) for one in rows(tables.delivery, tables.delivery.c.id)],
-                "decisions": [_picked(one, _DECISION) for one in decided],
+                "decisions": [_picked(one, _DECISION) for one in requests],
                 "timeline": [_picked(one, ("at", "text")) for one in rows(tables.timeline, tables.timeline.c.id)],
             }
 
@@ -163,11 +161,9 @@ class Search:
 
         `state` is that of the other model's reading: waiting | scored | failed, "" when it was not asked for.
         """
-        version, run, score = tables.version, tables.run, tables.score
+        score = tables.score
         with self._engine.begin() as connection:
-            query = sa.select(run.c.selection).join(version, version.c.run_id == run.c.id)
-            mine = version.c.study_instance_uid == study_instance_uid
-            selection = connection.execute(query.where(mine).order_by(version.c.number.desc()).limit(1)).scalar() or {}
+            selection = current_selection(connection, study_instance_uid)
             others = sa.select(score).where(score.c.study_instance_uid == study_instance_uid, score.c.model_key == model_key)
             by_image = {row.instance_id: row for row in connection.execute(others).all()}
         found = []
@@ -418,9 +414,9 @@ def _effective(row: sa.Row[Any], assigned: Mapping[str, View]) -> ViewEvidence:
         evidence,
         view=view,
         laterality=view.laterality,
-        laterality_source="operator",
+        laterality_source=OPERATOR,
         view_position=view.position,
-        view_source="operator",
+        view_source=OPERATOR,
         set_aside="",
         doubt="",
     )

@@ -38,6 +38,10 @@ class View(StrEnum):
 HANGING_ORDER = (View.R_CC, View.L_CC, View.R_MLO, View.L_MLO)
 
 
+#: The source of side and view that a person assigned, where else an attribute's keyword stands.
+OPERATOR = "operator"
+
+
 class ImageKind(StrEnum):
     """What an object of the mammography classes really is (PS3.3 C.8.11.7.1.4)."""
 
@@ -73,7 +77,7 @@ class ViewEvidence:
 
     view: View | None
     laterality: str | None  # "L", "R", or None
-    laterality_source: str  # the attribute's keyword, "operator" when a person assigned it, "" when none
+    laterality_source: str  # the attribute's keyword, `OPERATOR` when a person assigned it, "" when none
     view_position: str | None  # label of CID 4014: "CC", "MLO", "ML", ...
     view_source: str
     kind: ImageKind
@@ -235,7 +239,7 @@ _FALLBACK_MODIFIERS = frozenset({"NP", "AC", "IMF"})
 
 
 def _source_rank(source: str) -> int:
-    return {"operator": 3, "ViewCodeSequence": 2, "ViewPosition": 1}.get(source, 0)
+    return {OPERATOR: 3, "ViewCodeSequence": 2, "ViewPosition": 1}.get(source, 0)
 
 
 def _rank(candidate: Candidate, implant_side: bool) -> tuple[tuple[int | str, ...], ...]:

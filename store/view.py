@@ -27,7 +27,7 @@ from store.dialect import STANDARD, Device, Dialect
 from store.header_text import UNREADABLE, Attributes
 from store.image_kind import RAW_CLASSES, image_kind, is_raw
 from store.rejection import rejected_images
-from store.study import ImageKind, View, ViewEvidence, digest
+from store.study import OPERATOR, ImageKind, View, ViewEvidence, digest
 from store.view_codes import (
     CID_4014,
     CID_4015,
@@ -38,7 +38,7 @@ from store.view_codes import (
     VIEW_BY_MEANING,
     VIEW_POSITIONS,
 )
-from store.view_side import OPERATOR, contradicted_by, orientation_of, side_of
+from store.view_side import contradicted_by, orientation_of, side_of
 from store.view_text import (
     SIDE_WORDS,
     TEXT_SOURCES,
@@ -57,7 +57,6 @@ __all__ = [
     "COPIED_OF_ITEMS",
     "DEMOGRAPHICS",
     "EQUIPMENT",
-    "OPERATOR",
     "SIDE_WORDS",
     "SLOT_MODIFIERS",
     "STANDARD",

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from store.header_text import Attributes
-from store.study import ViewEvidence
+from store.study import OPERATOR, ViewEvidence
 from store.view_codes import SIDE_BY_CODE, SLOT_VIEWS
 from store.view_text import NamedView
-
-#: The source of a side and a view that a person assigned.
-OPERATOR = "operator"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,8 +206,8 @@ class SteppedStore:
     def advance(self, study: str) -> bool:
         resolved: dict[int, Any] = {}
         for one in self.archive.unresolved(study):
-            header = read_header(self.files.path(one.file_name))
-            resolved[one.instance_id] = (resolve(unpack_header(pack_header(header))), header)
+            packed = pack_header(read_header(self.files.path(one.file_name)))
+            resolved[one.instance_id] = (resolve(unpack_header(packed)), packed)
         return self.archive.advance(study, resolved, self.policy, self._decide)
 
     def _decide(self, headers: Sequence[Dataset], views: Sequence[View], kind: ImageKind, calling: str, called: str) -> FixedRuling:

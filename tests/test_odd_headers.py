@@ -25,7 +25,7 @@ from stepped_store import SteppedStore, image
 
 from listener.scp import StorageScp
 from store import tables
-from store.header import read_header
+from store.header import pack_header, read_header, unpack_header
 from store.study import HANGING_ORDER
 from store.view import UNREADABLE as UNREADABLE_HEADER
 from store.view import Resolved, resolve, unreadable
@@ -174,11 +174,11 @@ def assert_said(study: dict[str, Any]) -> None:
 
 def advance(stepped: SteppedStore, study: str) -> bool:
     """As SteppedStore does, but a header that cannot be read is taken in as such, as a worker does."""
-    resolved: dict[int, tuple[Resolved, Dataset | None]] = {}
+    resolved: dict[int, tuple[Resolved, bytes | None]] = {}
     for one in stepped.archive.unresolved(study):
         try:
-            header = read_header(stepped.files.path(one.file_name))
-            resolved[one.instance_id] = (resolve(header), header)
+            packed = pack_header(read_header(stepped.files.path(one.file_name)))
+            resolved[one.instance_id] = (resolve(unpack_header(packed)), packed)
         except UNREADABLE_HEADER as error:
             resolved[one.instance_id] = (unreadable(f"its header could not be read: {type(error).__name__}"), None)
     return stepped.archive.advance(study, resolved, stepped.policy, lambda *_: stepped.ruling)

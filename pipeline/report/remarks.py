@@ -7,11 +7,10 @@ from collections.abc import Collection
 from pipeline.report import header
 from pipeline.report.values import Report
 from pipeline.report.wording import ENGLISH, NORMAL_CLASS
+from store.study import OPERATOR
 
 #: The first rule of `store.study.elect` that chooses among exposures which are equal by everything that says how good they are.
 FIRST_RULE_AMONG_EQUALS = 7
-#: Source of a side or a view that a person assigned, in `ViewEvidence`.
-OPERATOR = "operator"
 
 
 def remarks(report: Report) -> list[str]:
