@@ -161,6 +161,8 @@ class Study(_Table):
     give_up_after_seconds: Annotated[float, Field(ge=0, le=_LONGEST_WAIT_SECONDS, allow_inf_nan=False)] = 1800
     when_incomplete: Literal["hold", "analyse", "ignore"] = "hold"
     fetch_from: str = "orthanc"
+    reconcile: Literal["off", "list", "fetch"] = "list"
+    reconcile_hours: Annotated[float, Field(gt=0, le=168, allow_inf_nan=False)] = 6
     side_words: SideWords = field(default_factory=dict)
 
 
@@ -170,6 +172,19 @@ class Model(_Table):
     allow_untrained: bool = False
     engine: Literal["auto", "torch"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(_Table):
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    images_at_once: Annotated[int, Field(ge=1, le=64)] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert(_Table):
+    url: Annotated[str, AfterValidator(_web_address)] = field(default="", repr=False)
+    waiting_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60
+    silent_hours: _AtLeastZero = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +211,7 @@ class _Rule(_Table):
     slots: Literal["standard", "left", "right"] = "standard"
     when_incomplete: Literal["", "hold", "analyse", "ignore"] = ""
     model: str = ""
+    priority: Annotated[int, Field(ge=1, le=9)] = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +229,16 @@ class _Device(_Table):
 
 
 #: The tables that occur once, and the lists of tables.
-SINGLE_TABLES: Mapping[str, type] = {"site": Site, "dicom": Dicom, "http": Http, "store": Store, "study": Study, "model": Model}
+SINGLE_TABLES: Mapping[str, type] = {
+    "site": Site,
+    "dicom": Dicom,
+    "http": Http,
+    "store": Store,
+    "study": Study,
+    "model": Model,
+    "work": Work,
+    "alert": Alert,
+}
 LISTED_TABLES: Mapping[str, type] = {"pacs": _Pacs, "rule": _Rule, "device": _Device}
 
 
@@ -226,6 +251,8 @@ class _Settings(BaseModel):
     store: Store = Store()
     study: Study = Study()
     model: Model = Model()
+    work: Work = Work()
+    alert: Alert = Alert()
     pacs: tuple[_Pacs, ...] = ()
     rule: tuple[_Rule, ...] = ()
     device: tuple[_Device, ...] = ()
@@ -242,6 +269,8 @@ class Config:
     store: Store
     study: Study
     model: Model
+    work: Work
+    alert: Alert
     pacs: tuple[Pacs, ...]
     rules: tuple[Rule, ...]
     dialect: Dialect
@@ -312,6 +341,8 @@ def _config(path: Path, settings: _Settings, passwords: list[str]) -> Config:
         store=replace(settings.store, database=_absolute_database(settings.store.database, folder), files=folder / settings.store.files),
         study=replace(settings.study, fetch_from=settings.study.fetch_from if settings.study.fetch_from in sources else ""),
         model=replace(settings.model, card=folder / settings.model.card),
+        work=settings.work,
+        alert=settings.alert,
         pacs=tuple(
             Pacs(password=password, **{field.name: getattr(pacs, field.name) for field in fields(pacs) if field.name != "password_file"})
             for pacs, password in zip(settings.pacs, passwords, strict=True)
@@ -325,6 +356,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str]) -> Config:
                 rule.slots,
                 WhenIncomplete(rule.when_incomplete) if rule.when_incomplete else None,
                 str(folder / rule.model) if rule.model else "",
+                rule.priority,
             )
             for rule in settings.rule
         ),
@@ -441,7 +473,7 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
         if table.get("action") == Action.IGNORE:
             if send_to:
                 yield ("rule", index, "send_to"), "an ignored study has no results to send; leave send_to out"
-            for key, default in (("slots", "standard"), ("when_incomplete", ""), ("model", "")):
+            for key, default in (("slots", "standard"), ("when_incomplete", ""), ("model", ""), ("priority", 5)):
                 if table.get(key, default) != default:
                     yield ("rule", index, key), f"nothing is awaited of an ignored study; leave {key} out"
     if "rule" not in merged:

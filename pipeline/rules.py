@@ -68,6 +68,7 @@ class Rule:
     slots: str = "standard"
     when_incomplete: WhenIncomplete | None = None
     card: str = ""  # path of the model card that reads its studies; "" for the site's
+    priority: int = 5  # of its images: 1 first ... 9 last
 
     @property
     def text_hash(self) -> str:
@@ -81,6 +82,8 @@ class Rule:
             said.append(f"when_incomplete\n{self.when_incomplete}")
         if self.card:
             said.append(f"card\n{self.card}")
+        if self.priority != 5:
+            said.append(f"priority\n{self.priority}")
         return digest(self.name, self.when, self.action.value, *self.send_to, *said)
 
 
@@ -179,6 +182,7 @@ class Decision:
     slots: tuple[View, ...] = HANGING_ORDER  # the expected views, in hanging order
     when_incomplete: WhenIncomplete | None = None  # None: what [study] says
     card: str = ""  # path of the model card that reads the study; "" for the site's
+    priority: int = 5  # of its images: 1 first ... 9 last
 
 
 @dataclass(frozen=True)
@@ -291,13 +295,13 @@ def decide(rules: Sequence[Rule], facts: Mapping[str, object]) -> Decision:
 
 
 def _decision(rule: Rule, reason: str, values: dict[str, object]) -> Decision:
-    said = (rule.send_to, values, SLOTS[rule.slots], rule.when_incomplete, rule.card)
+    said = (rule.send_to, values, SLOTS[rule.slots], rule.when_incomplete, rule.card, rule.priority)
     return Decision(rule.action, rule.name, rule.text_hash, reason, *said)
 
 
 def _asks_for(decision: Decision) -> tuple[object, ...]:
     """Everything that makes a difference to the study."""
-    return decision.action, decision.send_to, decision.slots, decision.when_incomplete, decision.card
+    return decision.action, decision.send_to, decision.slots, decision.when_incomplete, decision.card, decision.priority
 
 
 def _truth(condition: _Condition, facts: Mapping[str, object]) -> bool | None:

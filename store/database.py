@@ -6,6 +6,7 @@ writers wait for each other instead of failing, and an engine of its own for rea
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import time
 import uuid
@@ -157,6 +158,8 @@ def upgrade(engine: sa.Engine) -> tuple[str | None, str]:
         made = uuid.uuid4()
         insert_or_ignore(connection, tables.installation, {"name": "device_uid", "value": f"2.25.{made.int}"})
         insert_or_ignore(connection, tables.installation, {"name": "serial_number", "value": made.hex[:16].upper()})
+        # The key of the digests that stand for studies where their UIDs must not.
+        insert_or_ignore(connection, tables.installation, {"name": "secret", "value": secrets.token_hex(32)})
     return before, after
 
 

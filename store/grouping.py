@@ -282,6 +282,7 @@ class _Course:
             rule_send_to=list(ruling.send_to),
             rule_slots=[str(view) for view in ruling.slots],
             card=card or ruling.card,
+            rule_priority=ruling.priority,
         )
         return ruling
 

@@ -403,6 +403,8 @@ class Ruling(Protocol):
     def when_incomplete(self) -> WhenIncomplete | None: ...  # None: what the site says
     @property
     def card(self) -> str: ...  # path of the model card that reads the study; "" for the site's
+    @property
+    def priority(self) -> int: ...  # of its images: 1 first ... 9 last
 
 
 @dataclass(frozen=True, kw_only=True)

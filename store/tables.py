@@ -94,6 +94,10 @@ study = sa.Table(
     sa.Column("rule_slots", sa.JSON),  # the expected views
     sa.Column("card", sa.Text, nullable=False, server_default=""),  # path of the model card that reads it; "" for the site's
     sa.Column("doubts", sa.JSON),  # of a held study: list of {reason, choices}
+    sa.Column("rule_priority", sa.Integer, nullable=False, server_default="5"),  # 1 first ... 9 last
+    # What a destination says of the patient, where it differs from the images: {keyword: value}, and who said so.
+    sa.Column("correction", sa.JSON),
+    sa.Column("corrected_by", sa.Text, nullable=False, server_default=""),
     *_claim(),
     sa.Index("ix_study_open", "generation", "settled_generation"),
 )
@@ -144,6 +148,7 @@ instance = sa.Table(
     sa.Column("body_part_thickness", sa.Text, nullable=False, server_default=""),
     sa.Column("kvp", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("study_instance_uid", "sop_instance_uid", "file_hash"),
+    sa.Index("ix_instance_sender", "calling_ae_title", "received_at"),
 )
 
 #: One image read by one model; the first saved result wins.
@@ -161,6 +166,9 @@ score = sa.Table(
     sa.Column("due_at", UtcDateTime),
     sa.Column("error", sa.Text, nullable=False, server_default=""),
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),  # that were the image's own; claims that expired are not
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),  # of workers that died alone while they read it
+    sa.Column("begun_by", sa.String(200), index=True),  # the process that reads it at this moment
+    sa.Column("priority", sa.Integer, nullable=False, server_default="5"),  # 1 first ... 9 last
     sa.Column("scores", sa.JSON),
     sa.Column("preview_file", sa.String(64)),
     sa.Column("heat_map_file", sa.String(64)),
@@ -195,6 +203,7 @@ version = sa.Table(
     sa.Column("warnings", sa.JSON, nullable=False),
     sa.Column("trained", sa.Boolean, nullable=False),
     sa.Column("requested", sa.Boolean, nullable=False),  # by a person: does not count for the breaker
+    sa.Column("epoch", sa.Integer, nullable=False, server_default="0"),  # how often the database was restored before it was made
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.UniqueConstraint("study_instance_uid", "number"),
 )
@@ -231,7 +240,7 @@ delivery = sa.Table(
     sa.Column("sop_instance_uid", _UID, sa.ForeignKey("result_object.sop_instance_uid"), nullable=False),
     _study_key(index=True),
     sa.Column("destination", sa.Text, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False, index=True),  # waiting | sent | confirmed | refused | expired | cancelled
+    sa.Column("state", sa.String(16), nullable=False, index=True),  # waiting | sending | sent | confirmed | refused | expired | cancelled
     sa.Column("due_at", UtcDateTime, index=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
@@ -240,6 +249,8 @@ delivery = sa.Table(
     sa.Column("reason", sa.Text, nullable=False, server_default=""),
     sa.Column("sent_at", UtcDateTime),
     sa.Column("confirmed_at", UtcDateTime),
+    sa.Column("checked_at", UtcDateTime),  # when the destination was asked whose study it is
+    sa.Column("patient_check", sa.String(16), nullable=False, server_default=""),  # agrees | unchecked
     *_claim(),
     sa.UniqueConstraint("sop_instance_uid", "destination"),
 )
@@ -251,6 +262,8 @@ lease = sa.Table(
     sa.Column("process", sa.String(200), primary_key=True),
     sa.Column("role", sa.String(16), nullable=False),
     sa.Column("beat_at", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("figures", sa.JSON),  # what it counted since it started, for /metrics: {name: number}
 )
 
 #: What people decided: reprocess, release, withdraw. Applied once, kept for ever.
@@ -277,4 +290,49 @@ timeline = sa.Table(
     _study_key(index=True),
     sa.Column("at", UtcDateTime, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
+)
+
+#: What people did, for ever: also what concerns no single study. `study_key` is keyed, so that it says nothing once the study is forgotten.
+act = sa.Table(
+    "act",
+    metadata,
+    sa.Column("id", _ID, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcDateTime, nullable=False, index=True),
+    sa.Column("person", sa.Text, nullable=False),
+    sa.Column("what", sa.String(32), nullable=False),
+    sa.Column("why", sa.Text, nullable=False, server_default=""),
+    sa.Column("study_key", _HASH, nullable=False, server_default="", index=True),
+    sa.Column("parameters", sa.JSON),
+)
+
+#: Studies that were forgotten and must not come back, by a keyed digest of their UID.
+tombstone = sa.Table(
+    "tombstone",
+    metadata,
+    sa.Column("study_key", _HASH, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+)
+
+#: What a person has paused: sending, analysing.
+pause = sa.Table(
+    "pause",
+    metadata,
+    sa.Column("what", sa.String(16), primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("person", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False, server_default=""),
+)
+
+#: What people are to be told, once per cause.
+alert = sa.Table(
+    "alert",
+    metadata,
+    sa.Column("cause", sa.String(200), primary_key=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("raised_at", UtcDateTime, nullable=False),
+    sa.Column("cleared_at", UtcDateTime),  # when the cause was gone; should it come back, it is a new one
+    sa.Column("told_at", UtcDateTime),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("due_at", UtcDateTime, index=True),
 )

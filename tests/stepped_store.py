@@ -69,6 +69,7 @@ class FixedRuling:
     slots: tuple[View, ...] = HANGING_ORDER
     when_incomplete: WhenIncomplete | None = None
     card: str = ""
+    priority: int = 5
 
 
 def image(view: View, name: str = "", **overrides: Any) -> Dataset:

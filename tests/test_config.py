@@ -156,7 +156,7 @@ def test_every_key_of_a_single_table_has_its_variable(config_file: Path) -> None
     for name, table in SINGLE_TABLES.items():
         for key, default in keys(table).items():
             said = {tuple: "", dict: "D=R"}.get(type(default), str(plain(default)))
-            environ = {f"FOURVIEW_{name}__{key}".upper(): said or "A"}
+            environ = {f"FOURVIEW_{name}__{key}".upper(): said or ("http://h" if key == "url" else "A")}
             config = read(config_file, PACS.replace("archive", "orthanc") + 'url = "http://h"' + RULE, environ)
             assert getattr(getattr(config, name), key) is not None
 

@@ -69,7 +69,7 @@ def test_an_upgrade_may_be_repeated_and_keeps_the_identity(empty_database_url: s
 
     before = identity()
     assert upgrade(engine) == (revision, revision) and identity() == before
-    assert [name for name, _ in before] == ["device_uid", "serial_number"]
+    assert [name for name, _ in before] == ["device_uid", "secret", "serial_number"]
 
 
 def test_another_schema_is_refused_by_name_and_without_the_password(empty_database_url: str, opened: Opened) -> None:

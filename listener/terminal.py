@@ -1,0 +1,57 @@
+"""What all commands have in common: the program itself, its options, and how it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from listener.config import Config, load
+from listener.show import printable
+
+app = typer.Typer(
+    name="fourview",
+    help="A DICOM listener that reads every new mammogram. Research use only. NOT FOR DIAGNOSTIC USE.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration file; default: $FOURVIEW_CONFIG, else ./config.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept beside what was done.")]
+
+
+@app.callback()
+def _configured(context: typer.Context, config: ConfigFile = None) -> None:
+    context.obj = config
+
+
+def configuration(context: typer.Context) -> Config:
+    """The configuration that the command line or the environment names; raises ConfigErrors."""
+    return load(context.obj, os.environ)
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON; times in ISO 8601."""
+    print(json.dumps(value, indent=2, default=_json_value, ensure_ascii=False))
+
+
+def _json_value(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def print_findings(findings: Sequence[tuple[bool, str, str]], as_json: bool) -> None:
+    """(ok, what was looked at, remedy), a line each; exit code 1 when one is not ok."""
+    if as_json:
+        print_json([{"ok": ok, "what": what, "remedy": remedy} for ok, what, remedy in findings])
+    else:
+        for ok, what, remedy in findings:
+            print(printable(f"{'ok  ' if ok else 'FAIL'} {what}") + (printable(f"\n     {remedy}") if remedy else ""))
+    if not all(ok for ok, _, _ in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,73 @@
+"""crashes and priorities of scores, corrections by destinations, what people did, pauses, tombstones, alerts"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("study", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("rule_priority", sa.Integer(), server_default="5", nullable=False))
+        batch_op.add_column(sa.Column("correction", sa.JSON(), nullable=True))
+        batch_op.add_column(sa.Column("corrected_by", sa.Text(), server_default="", nullable=False))
+    with op.batch_alter_table("instance", schema=None) as batch_op:
+        batch_op.create_index("ix_instance_sender", ["calling_ae_title", "received_at"], unique=False)
+    with op.batch_alter_table("score", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("crashes", sa.Integer(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("begun_by", sa.String(length=200), nullable=True))
+        batch_op.add_column(sa.Column("priority", sa.Integer(), server_default="5", nullable=False))
+        batch_op.create_index(batch_op.f("ix_score_begun_by"), ["begun_by"], unique=False)
+    with op.batch_alter_table("version", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("epoch", sa.Integer(), server_default="0", nullable=False))
+    with op.batch_alter_table("delivery", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column("patient_check", sa.String(length=16), server_default="", nullable=False))
+    with op.batch_alter_table("lease", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("started_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column("figures", sa.JSON(), nullable=True))
+    op.create_table(
+        "act",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("person", sa.Text(), nullable=False),
+        sa.Column("what", sa.String(length=32), nullable=False),
+        sa.Column("why", sa.Text(), server_default="", nullable=False),
+        sa.Column("study_key", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("parameters", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_act")),
+    )
+    op.create_index(op.f("ix_act_at"), "act", ["at"], unique=False)
+    op.create_index(op.f("ix_act_study_key"), "act", ["study_key"], unique=False)
+    op.create_table(
+        "tombstone",
+        sa.Column("study_key", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("study_key", name=op.f("pk_tombstone")),
+    )
+    op.create_table(
+        "pause",
+        sa.Column("what", sa.String(length=16), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("person", sa.Text(), nullable=False),
+        sa.Column("why", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("what", name=op.f("pk_pause")),
+    )
+    op.create_table(
+        "alert",
+        sa.Column("cause", sa.String(length=200), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("raised_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("cleared_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("cause", name=op.f("pk_alert")),
+    )
+    op.create_index(op.f("ix_alert_due_at"), "alert", ["due_at"], unique=False)
