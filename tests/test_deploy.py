@@ -174,13 +174,51 @@ def test_torch_ranges_are_the_packages_own() -> None:
     assert " ".join(f"'{requirement}'" for requirement in expected) in (PROJECT / "Dockerfile").read_text()
 
 
-def test_service_starts_the_installed_program() -> None:
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("fourview", "serve"), ("fourview-receive", "receive"), ("fourview-work", "work"), ("fourview-web", "web")],
+)
+def test_each_service_starts_the_installed_program(name: str, role: str) -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(PROJECT / "deploy" / "systemd" / "fourview.service")
-    assert unit["Service"]["ExecStart"].split()[1:] == ["serve"]
+    unit.read(PROJECT / "deploy" / "systemd" / f"{name}.service")
+    program, *arguments = unit["Service"]["ExecStart"].split()
+    assert (program, arguments) == ("/opt/fourview/bin/fourview", [role])
+    assert role in {command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None}
     assert unit["Service"]["User"] == "fourview"
     assert unit["Service"]["KillMode"] == "mixed"
+    assert float(unit["Service"]["TimeoutStopSec"]) > GRACE_SECONDS
+
+
+def test_compose_starts_what_is_here_and_opens_dicom_only() -> None:
+    compose = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())
+    services = compose["services"]
+    assert set(services) == {"orthanc", "database", "fourview"}
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert sorted(published) == ["11112:11112", "4242:4242"]
+    assert {services[name]["network_mode"] for name in ("database", "fourview")} == {"service:orthanc"}
+    for service in services.values():
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or (PROJECT / "deploy" / source).is_dir(), source
+    settings = {name for service in services.values() for name in service.get("environment", {})}
+    orthanc = (PROJECT / "deploy" / "orthanc" / "orthanc.json").read_text()
+    for name in settings:
+        if name.startswith("ORTHANC_"):
+            assert f"${{{name}:-" in orthanc, name
+    variables = set(re.findall(r"\$\{(\w+):\?", (PROJECT / "deploy" / "compose.yaml").read_text()))
+    assert variables == set(re.findall(r"^(\w+)=", (PROJECT / "deploy" / "compose.env.example").read_text(), re.MULTILINE))
+
+
+def test_alert_rules_ask_for_metrics_that_there_are(database_url: str, tmp_path: Path) -> None:
+    rules = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "fourview.rules.yaml").read_text())["groups"][0]["rules"]
+    asked = {name for rule in rules for name in re.findall(r"fourview_\w+", rule["expr"])}
+    assert asked
+    assert asked <= METRICS, asked - METRICS
+    operations = (PROJECT / "docs" / "operations.md").read_text()
+    for rule in rules:
+        assert {"summary", "action"} == set(rule["annotations"])
+        assert rule["alert"] in operations, rule["alert"]
 
 
 def test_licence_is_the_one_that_the_package_names() -> None:
