@@ -148,8 +148,10 @@ def installation(config: Config, archive: Archive) -> Installation:
 def make_worker(config: Config, *, index: int) -> Worker:
     """A worker with its model loaded and warm; raises ModelError. `index` tells the workers of this host apart."""
     from pipeline.decode import Decoder
-    from pipeline.upkeep import upkeep
-    from pipeline.work import LoadedModel, Worker, Workshop
+    from pipeline.upkeep import UPKEEP_SECONDS, upkeep
+    from pipeline.work import Worker
+    from pipeline.workshop import Chore, LoadedModel, Workshop
+    from store.chores import Chores
     from store.ledger import Ledger
 
     engine = _current(write_engine(config.store.database))
@@ -168,11 +170,20 @@ def make_worker(config: Config, *, index: int) -> Worker:
 
     for path in ("", *sorted({rule.card for rule in config.rules if rule.card})):
         load(path)  # now, and not at the first patient's expense
+    keep_up = partial(
+        upkeep,
+        archive,
+        open_search(config),
+        files,
+        keep_images_days=config.store.keep_images_days,
+        keep_unfinished_days=config.store.keep_unfinished_days,
+    )
     shop = Workshop(
         archive=archive,
         scoring=Scoring(engine),
         claims=Claims(engine),
         ledger=Ledger(engine),
+        chore_book=Chores(engine),
         files=files,
         policy=site,
         rules=config.rules,
@@ -181,14 +192,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
         timezone=ZoneInfo(config.site.timezone),
         load=load,
         decoder=Decoder(),
-        upkeep=partial(
-            upkeep,
-            archive,
-            open_search(config),
-            files,
-            keep_images_days=config.store.keep_images_days,
-            keep_unfinished_days=config.store.keep_unfinished_days,
-        ),
+        chores=(Chore(name="upkeep", every_seconds=UPKEEP_SECONDS, do=keep_up),),
     )
     url = engine_database(config.store.database)
     return Worker(shop, engine_url=url, engine=workflow_engine(url), executor_id=process_name("work", index))

@@ -13,12 +13,12 @@ from store.search import Search
 
 log = logging.getLogger(__name__)
 
-#: How often a worker looks.
+#: How often one of the workers looks.
 UPKEEP_SECONDS = 600.0
 
 
-def upkeep(archive: Archive, search: Search, files: Files, *, keep_images_days: float, keep_unfinished_days: float) -> tuple[int, int]:
-    """Remove what may go; returns (images whose pixels went, orphaned files)."""
+def upkeep(archive: Archive, search: Search, files: Files, *, keep_images_days: float, keep_unfinished_days: float) -> dict[str, int]:
+    """Remove what may go; how many images lost their pixels, and how many orphaned files went."""
     retired = archive.retire_pixels(keep_images_days=keep_images_days, keep_unfinished_days=keep_unfinished_days)
     for name in retired:
         files.remove(name)
@@ -27,4 +27,4 @@ def upkeep(archive: Archive, search: Search, files: Files, *, keep_images_days: 
         files.remove(name)
     if retired or orphans:
         log.info("upkeep images_removed=%d orphans_removed=%d", len(retired), len(orphans))
-    return len(retired), len(orphans)
+    return {"images_removed": len(retired), "orphans_removed": len(orphans)}

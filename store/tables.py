@@ -336,3 +336,14 @@ alert = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("due_at", UtcDateTime, index=True),
 )
+
+#: What is due now and then, done by one process of all hosts.
+chore = sa.Table(
+    "chore",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("done_at", UtcDateTime),  # NULL: somebody asked for it
+    sa.Column("begun_at", UtcDateTime),
+    sa.Column("begun_by", sa.String(200), nullable=False, server_default=""),
+    sa.Column("outcome", sa.JSON),
+)

@@ -28,7 +28,7 @@ from pydicom.uid import JPEG2000Lossless
 from listener import parts
 from listener.config import load
 from listener.scp import check_uids, keep_file, read_keys
-from pipeline import work
+from pipeline import conclude, read, work
 from pipeline.model import ModelError, load_classifier, read_card
 from store.files import Files
 from store.study import HANGING_ORDER, View
@@ -79,7 +79,6 @@ action = "analyse"
     def take(self, shop: Any) -> None:
         """Let the steps work with `shop`."""
         self.shop = shop
-        self._monkeypatch.setattr(work, "_workshop", shop)
 
     @property
     def files(self) -> Files:
@@ -98,10 +97,10 @@ action = "analyse"
         for _ in range(60):
             studies, scores = self.shop.archive.claim_studies(), self.shop.scoring.claim()
             for claim in studies:
-                if work._advance(claim.row):
-                    work._report(claim.row)
+                if conclude.advance(self.shop, claim.row):
+                    conclude.conclude(self.shop, claim.row)
             for claim in scores:
-                work._read_image(int(claim.row))
+                read.read_image(self.shop, int(claim.row))
             if not studies and not scores:
                 found: dict[str, Any] = parts.open_search(self.config).study(uid("study"))
                 return found

@@ -15,6 +15,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
+
+from listener.cli import app
+from listener.serve import GRACE_SECONDS
 
 PROJECT = Path(__file__).parent.parent
 UNREACHABLE = "http://127.0.0.1:9/whl"
@@ -208,17 +212,6 @@ def test_compose_starts_what_is_here_and_opens_dicom_only() -> None:
             assert f"${{{name}:-" in orthanc, name
     variables = set(re.findall(r"\$\{(\w+):\?", (PROJECT / "deploy" / "compose.yaml").read_text()))
     assert variables == set(re.findall(r"^(\w+)=", (PROJECT / "deploy" / "compose.env.example").read_text(), re.MULTILINE))
-
-
-def test_alert_rules_ask_for_metrics_that_there_are(database_url: str, tmp_path: Path) -> None:
-    rules = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "fourview.rules.yaml").read_text())["groups"][0]["rules"]
-    asked = {name for rule in rules for name in re.findall(r"fourview_\w+", rule["expr"])}
-    assert asked
-    assert asked <= METRICS, asked - METRICS
-    operations = (PROJECT / "docs" / "operations.md").read_text()
-    for rule in rules:
-        assert {"summary", "action"} == set(rule["annotations"])
-        assert rule["alert"] in operations, rule["alert"]
 
 
 def test_licence_is_the_one_that_the_package_names() -> None:

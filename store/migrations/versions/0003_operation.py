@@ -1,4 +1,4 @@
-"""crashes and priorities of scores, corrections by destinations, what people did, pauses, tombstones, alerts"""
+"""crashes and priorities of scores, corrections by destinations, what people did, pauses, tombstones, alerts, chores"""
 
 from __future__ import annotations
 
@@ -71,3 +71,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("cause", name=op.f("pk_alert")),
     )
     op.create_index(op.f("ix_alert_due_at"), "alert", ["due_at"], unique=False)
+    op.create_table(
+        "chore",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("begun_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("begun_by", sa.String(length=200), server_default="", nullable=False),
+        sa.Column("outcome", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_chore")),
+    )

@@ -1,0 +1,227 @@
+"""One study's way from what arrived to its version: look at it, and write its result objects once its images were read.
+
+A repeat of a step that was done changes nothing: objects have derived UIDs and the archive knows the version's cause.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from io import BytesIO
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from pipeline import report, rules
+from pipeline.model import ModelError
+from pipeline.send import Pacs
+from pipeline.workshop import Workshop
+from store.archive import NewObject, NewVersion
+from store.database import DatabaseAway
+from store.files import FileGone
+from store.header import header_json, pack_header, read_header, unpack_header
+from store.header_text import UNREADABLE
+from store.look import Reading, ReadView
+from store.study import ImageKind, Installation, Outcome, View, object_cause, run_id, version_cause
+from store.view import Resolved, resolve, unreadable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def advance(shop: Workshop, study_instance_uid: str) -> bool:
+    """Look at a study once. True: its frozen selection, or its withdrawal, is ready to be reported."""
+    return _or_hold(_advance, shop, study_instance_uid) or False
+
+
+def conclude(shop: Workshop, study_instance_uid: str) -> None:
+    """Write the result objects of a study whose selection was read, or find that nothing changed."""
+    _or_hold(_conclude, shop, study_instance_uid)
+
+
+def _or_hold(step: Callable[[Workshop, str], T], shop: Workshop, study_instance_uid: str) -> T | None:
+    """Do a step of a study. What may pass (database, disk) is raised and tried again; any other surprise holds the study."""
+    try:
+        return step(shop, study_instance_uid)
+    except (DatabaseAway, OSError) as error:
+        if not isinstance(error, FileGone):
+            log.warning("study waits for disk or database study_instance_uid=%s reason=%s", study_instance_uid, type(error).__name__)
+            raise
+        shop.archive.give_up(study_instance_uid, f"{error}; reprocess it with --from-orthanc")
+        return None
+    except ModelError as error:  # a rule or a person names a card that cannot be used
+        shop.archive.give_up(study_instance_uid, f"{error}; mend the card, then `fourview reprocess`")
+        return None
+    except Exception as error:  # the catch-all of the study's way: a person must see it, and it must not go round in circles
+        log.exception("study held after an unexpected error study_instance_uid=%s", study_instance_uid)
+        shop.archive.give_up(
+            study_instance_uid, f"unexpected {type(error).__name__}; the worker's log says where; reprocess it when mended"
+        )
+        return None
+
+
+def _advance(shop: Workshop, study_instance_uid: str) -> bool:
+    resolved: dict[int, tuple[Resolved, bytes | None]] = {}
+    for one in shop.archive.unresolved(study_instance_uid):
+        try:
+            shop.files.check(one.file_name)
+            # Packed first: reading values changes them in place, and what is remembered shall be the bytes as they were received.
+            packed = pack_header(read_header(shop.files.path(one.file_name)))
+            resolved[one.instance_id] = (resolve(unpack_header(packed), shop.policy.dialect), packed)
+        except (InvalidDicomError, *UNREADABLE) as error:
+            if isinstance(error, OSError) and not isinstance(error, FileGone):
+                raise  # the disk is away, the header is not to blame
+            why = str(error) if isinstance(error, FileGone) else type(error).__name__
+            resolved[one.instance_id] = (unreadable(f"its header could not be read: {why}"), None)
+    return shop.archive.advance(study_instance_uid, resolved, shop.policy, decider(shop.rules, shop.timezone))
+
+
+def decider(
+    rules_: Sequence[rules.Rule], timezone: ZoneInfo
+) -> Callable[[Sequence[Dataset], Sequence[View], ImageKind, str, str], rules.Decision]:
+    """`rules.decide` with today's date at the site: what the archive asks for each study."""
+
+    def decide(headers: Sequence[Dataset], views: Sequence[View], kind: ImageKind, calling: str, called: str) -> rules.Decision:
+        today = datetime.now(timezone).date()
+        facts = rules.facts(headers, views=views, kind=kind.value, calling_ae_title=calling, called_ae_title=called, today=today)
+        return rules.decide(rules_, facts)
+
+    return decide
+
+
+def causes(reading: Reading, installation: Installation) -> tuple[str, str]:
+    """(run id, cause without predecessor) of what would be written now: equal to the current version's means nothing to do."""
+    if reading.outcome is Outcome.WITHDRAWN:
+        assert reading.current is not None, "only what was said can be withdrawn"
+        run = reading.current.run_id
+    else:
+        slots = [(read.view, read.candidate.sop_instance_uid, read.pixel_hash, read.scores is not None) for read in reading.views]
+        run = run_id(reading.study_instance_uid, slots, reading.model)
+    cause = version_cause(
+        run=run,
+        outcome=reading.outcome,
+        evidence=[read.candidate.evidence for read in reading.views],
+        losers=reading.losers,
+        warnings=reading.warnings,
+        copied_header=report.copied_header([read.header for read in reading.views]),
+        writer_version=report.WRITER_VERSION,
+        installation=installation,
+    )
+    return run, cause
+
+
+def _conclude(shop: Workshop, study_instance_uid: str) -> None:
+    reading = shop.archive.reading(study_instance_uid, shop.policy)
+    if reading is None:
+        return
+    if reading.outcome is not Outcome.WITHDRAWN and not any(read.scores for read in reading.views):
+        reasons = "; ".join(f"{read.view}: {read.failure}" for read in reading.views)
+        shop.archive.settle_failed(study_instance_uid, reasons or "no view could be read")
+        return
+    run, cause = causes(reading, shop.installation)
+    if reading.current is not None and reading.current.cause == cause:
+        reason = f"nothing changed: version {reading.current.number} says the same (model, options and images)"
+        wanted, _ = _destinations(shop, reading)
+        destinations = {
+            one.sop_instance_uid: [pacs.name for pacs in wanted if kind in pacs.results] for kind, one in reading.current.objects.items()
+        }
+        shop.archive.settle_unchanged(study_instance_uid, reason, destinations)
+        return
+    objects, notes = _write_objects(shop, reading, cause)
+    predecessors = tuple(sorted(one.sop_instance_uid for one in reading.current.objects.values())) if reading.current else ()
+    number = shop.archive.save_version(
+        study_instance_uid,
+        reading,
+        NewVersion(
+            run_id=run,
+            cause=cause,
+            object_cause=object_cause(cause, predecessors),
+            model=reading.model,
+            objects=objects,
+            notes=notes,
+        ),
+    )
+    log.info("version saved study_instance_uid=%s version=%d outcome=%s", study_instance_uid, number, reading.outcome)
+
+
+def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[NewObject, ...], tuple[str, ...]]:
+    """Build SR and page, write them to the spool, and say where each goes; the notes say what is not sent, and why."""
+    current = reading.current
+    predecessors = dict(current.objects) if current else {}
+    built = report.build(
+        report.Report(
+            study_instance_uid=reading.study_instance_uid,
+            views=tuple(_reported(shop, read) for read in reading.views),
+            missing=reading.missing,
+            outcome=reading.outcome,
+            losers=reading.losers,
+            warnings=reading.warnings,
+            model=reading.model,
+            version_number=current.number + 1 if current else 1,
+            created_at=reading.now,
+            cause=object_cause(cause, tuple(sorted(one.sop_instance_uid for one in predecessors.values()))),
+            predecessors=predecessors,
+            installation=shop.installation,
+            replaces_at=current.created_at if current else None,
+        )
+    )
+    destinations, notes = _destinations(shop, reading)
+    objects = []
+    for one in built:
+        objects.append(
+            NewObject(
+                kind=one.kind,
+                sop_instance_uid=str(one.ds.SOPInstanceUID),
+                series_instance_uid=str(one.ds.SeriesInstanceUID),
+                sop_class_uid=str(one.ds.SOPClassUID),
+                transfer_syntax_uid=str(one.ds.file_meta.TransferSyntaxUID),
+                file_name=shop.files.write(one.data),
+                png_file=shop.files.write(one.png) if one.png is not None else None,
+                sha256=hashlib.sha256(one.data).hexdigest(),
+                size_bytes=len(one.data),
+                header=header_json(one.ds),
+                destinations=tuple(pacs.name for pacs in destinations if one.kind in pacs.results),
+            )
+        )
+    return tuple(objects), notes
+
+
+def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[str, ...]]:
+    """Where the rule sends results, as far as each destination takes this model's; the notes say where not, and why. A withdrawal goes to
+    whoever was sent what it withdraws."""
+    if reading.outcome is Outcome.WITHDRAWN:
+        return [pacs for pacs in shop.pacs if pacs.name in reading.send_to], ()
+    if not reading.send_to:
+        return [], ("not sent: no rule that says analyse names a destination for this study",)
+    named = [pacs for pacs in shop.pacs if pacs.name in reading.send_to]
+    taken = [pacs for pacs in named if reading.model.trained or pacs.accept_untrained]
+    refusing = [pacs for pacs in named if pacs not in taken]
+    notes = [f"not sent to {pacs.name}: the model is untrained and {pacs.name} has accept_untrained = false" for pacs in refusing]
+    return taken, tuple(notes)
+
+
+def _reported(shop: Workshop, read: ReadView) -> report.ReportedView:
+    heat_map = _kept_picture(shop, read.heat_map_file) if shop.installation.heat_map_on_page else None
+    return report.ReportedView(
+        view=read.view,
+        header=read.header,
+        evidence=read.candidate.evidence,
+        scores=read.scores,
+        failure=read.failure,
+        picture=_kept_picture(shop, read.preview_file),
+        heat_map=None if heat_map is None else heat_map.astype(np.float32) / np.float32(255),
+    )
+
+
+def _kept_picture(shop: Workshop, name: str | None) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    if name is None:
+        return None
+    shop.files.check(name)
+    return np.asarray(Image.open(BytesIO(shop.files.read(name))))

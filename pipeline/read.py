@@ -1,0 +1,96 @@
+"""One image's way from its file to its scores: decode, check, prepare, classify, save. A repeat of a step that was done changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset
+
+from pipeline.decode import DecodeFailed
+from pipeline.heat_map import over_box
+from pipeline.model import ModelError
+from pipeline.pixels import UNIFORM, breast_edge, prepare, preview, uniform
+from pipeline.workshop import LoadedModel, Workshop
+from store.database import DatabaseAway
+from store.files import FileGone
+from store.study import Scores
+
+log = logging.getLogger(__name__)
+
+
+def read_image(shop: Workshop, score_id: int) -> None:
+    """Read the image of a score that waits, and remember what came of it: scores, a failure, or that it must wait."""
+    task = shop.scoring.task(score_id)
+    if task is None:
+        return
+    started = time.monotonic()
+    try:
+        model = shop.load(task.card)
+        if model.identity.key != task.model_key:
+            raise ModelError("the model card was changed before this image was read: `fourview reprocess` reads it with the card of now")
+        if task.file_name is None:
+            raise DecodeFailed("its pixels are no longer kept; reprocess the study with --from-orthanc", permanent=True)
+        shop.files.check(task.file_name)
+        frame = shop.decoder.decode(shop.files.path(task.file_name))
+        header = shop.scoring.header(task.instance_id)
+        if shop.scoring.save_pixel_hash(score_id, frame.pixel_hash, breast_edge(frame.pixels, header)):
+            return
+        if uniform(frame.pixels):
+            raise DecodeFailed(UNIFORM, permanent=True)
+        scores, picture, heat_map = score_image(frame.pixels, header, model)
+        preview_file = shop.files.write(picture)
+        heat_map_file = shop.files.write(heat_map) if heat_map is not None else None
+    except FileGone as error:
+        shop.scoring.fail(score_id, str(error), permanent=True)
+        return
+    except OSError as error:
+        log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%s", task.sop_instance_uid, error.strerror)
+        shop.scoring.postpone(score_id, f"the disk is away or full ({error.strerror}); it will be tried again")
+        return
+    except DatabaseAway:
+        raise
+    except (DecodeFailed, ModelError) as error:
+        permanent = error.permanent if isinstance(error, DecodeFailed) else True
+        log.warning("image not read sop_instance_uid=%s permanent=%s reason=%s", task.sop_instance_uid, permanent, error)
+        shop.scoring.fail(score_id, str(error), permanent=permanent)
+        return
+    except Exception as error:  # the one catch-all of a worker: a surprise becomes a failed view, not a stuck study
+        log.exception("image not read, unexpected sop_instance_uid=%s", task.sop_instance_uid)
+        shop.scoring.fail(score_id, f"unexpected {type(error).__name__} while it was read; see the worker's log", permanent=False)
+        return
+    seconds = time.monotonic() - started
+    if not shop.scoring.save(score_id, scores, preview_file, seconds, heat_map_file=heat_map_file):
+        for name in (preview_file, heat_map_file):
+            if name is not None:
+                shop.files.remove(name)
+    log.info("image read sop_instance_uid=%s seconds=%.3f", task.sop_instance_uid, seconds)
+
+
+def score_image(pixels: np.ndarray[Any, Any], header: Dataset, model: LoadedModel) -> tuple[Scores, bytes, bytes | None]:
+    """What the model says of stored values `pixels` (rows, columns), the view's picture, and its heat map over the crop if the model has
+    one; both as PNG bytes with 8 bits of grey."""
+    image = prepare(pixels, header, profile=model.identity.profile, size=model.size)
+    read = model.classifier.read(image)
+    scores = Scores(
+        classes=model.identity.classes,
+        probabilities=read.probabilities,
+        box=image.box,
+        rows=int(pixels.shape[0]),
+        columns=int(pixels.shape[1]),
+        warnings=image.warnings,
+    )
+    heat_map = None
+    if read.heat_map is not None:
+        heat_map = _png(np.rint(over_box(read.heat_map, image) * 255).astype(np.uint8))
+    return scores, _png(preview(pixels, header)), heat_map
+
+
+def _png(grey: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(grey).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,58 @@
+"""What is due now and then, and is done by one process of all hosts: upkeep, reconciliation, alerts. What came of it is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from store import tables
+from store.database import database_now, insert_or_ignore
+
+#: A chore that was begun so long ago and never ended: whoever did it is dead.
+ABANDONED_SECONDS = 3600.0
+
+
+class Chores:
+    """The book of chores. Each public method is one transaction."""
+
+    def __init__(self, engine: sa.Engine, *, clock: Callable[[sa.Connection], datetime] = database_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def begin(self, name: str, every_seconds: float, process: str) -> bool:
+        """Whether `process` shall do the chore now: it is due, and nobody else is at it."""
+        row = tables.chore
+        with self._engine.begin() as connection:
+            now = self._clock(connection)
+            # A new chore is not due at once: a start has more urgent work, and what must be done at a start asks for it by name.
+            insert_or_ignore(connection, row, {"name": name, "done_at": now})
+            due = sa.and_(
+                row.c.name == name,
+                sa.or_(row.c.done_at.is_(None), row.c.done_at <= now - timedelta(seconds=every_seconds)),
+                sa.or_(row.c.begun_at.is_(None), row.c.begun_at <= now - timedelta(seconds=max(ABANDONED_SECONDS, every_seconds))),
+            )
+            taken = connection.execute(sa.update(row).where(due).values(begun_at=now, begun_by=process))
+            return taken.rowcount == 1
+
+    def done(self, name: str, outcome: Mapping[str, Any]) -> None:
+        """It is done; the next time counts from now."""
+        row = tables.chore
+        with self._engine.begin() as connection:
+            values = {"begun_at": None, "begun_by": "", "done_at": self._clock(connection), "outcome": dict(outcome)}
+            connection.execute(sa.update(row).where(row.c.name == name).values(**values))
+
+    def ask(self, name: str) -> None:
+        """Have it done as soon as a worker looks."""
+        row = tables.chore
+        with self._engine.begin() as connection:
+            insert_or_ignore(connection, row, {"name": name, "done_at": None})
+            connection.execute(sa.update(row).where(row.c.name == name).values(done_at=None))
+
+    def give_back(self, process: str) -> None:
+        """`process` begins anew or ends: what it had begun is free for others."""
+        row = tables.chore
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(row).where(row.c.begun_by == process).values(begun_at=None, begun_by=""))

@@ -1,0 +1,56 @@
+"""What is due now and then is done by one process, once, also when that process dies over it. Acts outlive what they speak of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from store import acts, tables
+from store.chores import ABANDONED_SECONDS, Chores
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self, _: sa.Connection) -> datetime:
+        return self.now
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+def test_a_chore_is_begun_by_one_process_when_it_is_due(engine: sa.Engine) -> None:
+    clock = Clock()
+    book = Chores(engine, clock=clock)
+    assert not book.begin("upkeep", 600, "a"), "a start has more urgent work"
+    clock.later(601)
+    assert book.begin("upkeep", 600, "a")
+    assert not book.begin("upkeep", 600, "b")
+    book.done("upkeep", {"images_removed": 3})
+    assert not book.begin("upkeep", 600, "b")
+    clock.later(601)
+    assert book.begin("upkeep", 600, "b")
+
+
+def test_a_chore_whose_process_died_is_free_again(engine: sa.Engine) -> None:
+    clock = Clock()
+    book = Chores(engine, clock=clock)
+    book.ask("reconcile")
+    assert book.begin("reconcile", 600, "a")
+    assert not book.begin("reconcile", 600, "b")
+    book.give_back("a")
+    assert book.begin("reconcile", 600, "b")
+    clock.later(ABANDONED_SECONDS + 1)
+    assert book.begin("reconcile", 600, "c")
+
+
+def test_acts_name_a_study_by_a_key_that_says_nothing(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        acts.record(connection, datetime(2026, 1, 1, tzinfo=UTC), person="anna", what="forget", why="asked", study_instance_uid="1.2.3")
+        acts.record(connection, datetime(2026, 1, 1, tzinfo=UTC), person="anna", what="pause")
+        first, second = connection.execute(sa.select(tables.act).order_by(tables.act.c.id)).all()
+        assert first.study_key == acts.study_key(connection, "1.2.3") != acts.study_key(connection, "1.2.4")
+        assert len(first.study_key) == 64 and "1.2.3" not in str(first)
+        assert second.study_key == ""
