@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Annotated
 import typer
 
 from listener import parts
-from listener.terminal import AsJson, app, configuration, print_findings
+from listener.terminal import AsJson, Reason, app, configuration, print_findings
 from pipeline.model import ModelError, read_card, write_demo_weights
+from store.study import version_number
 
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
@@ -41,6 +43,17 @@ def db_upgrade(context: typer.Context) -> None:
     """Make the database's tables, or bring them to this release; also the workflow engine's."""
     before, now = parts.upgrade_database(configuration(context))
     print(f"schema {before or '(none)'} -> {now}")
+
+
+@db_app.command("restored")
+def db_restored(context: typer.Context, reason: Reason = "") -> None:
+    """Say that the database was put back from a backup: no version number and no UID is used again for something else.
+
+    Run it before anything is started.
+    """
+    epoch = parts.declare_restored(configuration(context), person=getpass.getuser(), why=reason)
+    print(f"restored for the {epoch}. time: the next version of a study is number {version_number(0, epoch)} or higher")
+    print("next: start, then `fourview reconcile --since ... --fetch` for what came since the backup")
 
 
 @model_app.command("check")

@@ -24,6 +24,7 @@ from store.database import (
     workflow_engine,
     write_engine,
 )
+from store.epoch import restored
 from store.files import Files
 from store.scoring import Scoring
 from store.search import Search
@@ -73,6 +74,11 @@ def upgrade_database(config: Config) -> tuple[str | None, str]:
     url = engine_database(config.store.database)
     prepare_engine_tables(url, workflow_engine(url))
     return revisions
+
+
+def declare_restored(config: Config, *, person: str, why: str) -> int:
+    """The database was put back from a backup; how often so far. Raises OldSchema."""
+    return restored(_current(write_engine(config.store.database)), person=person, why=why)
 
 
 def create_database_if_new(config: Config) -> None:

@@ -135,14 +135,13 @@ def _conclude(shop: Workshop, study_instance_uid: str) -> None:
         shop.archive.settle_unchanged(study_instance_uid, reason, destinations)
         return
     objects, notes = _write_objects(shop, reading, cause)
-    predecessors = tuple(sorted(one.sop_instance_uid for one in reading.current.objects.values())) if reading.current else ()
     number = shop.archive.save_version(
         study_instance_uid,
         reading,
         NewVersion(
             run_id=run,
             cause=cause,
-            object_cause=object_cause(cause, predecessors),
+            object_cause=object_cause(cause, reading.predecessor_uids, reading.epoch),
             model=reading.model,
             objects=objects,
             notes=notes,
@@ -164,9 +163,9 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
             losers=reading.losers,
             warnings=reading.warnings,
             model=reading.model,
-            version_number=current.number + 1 if current else 1,
+            version_number=reading.number,
             created_at=reading.now,
-            cause=object_cause(cause, tuple(sorted(one.sop_instance_uid for one in predecessors.values()))),
+            cause=object_cause(cause, reading.predecessor_uids, reading.epoch),
             predecessors=predecessors,
             installation=shop.installation,
             replaces_at=current.created_at if current else None,

@@ -325,7 +325,7 @@ class Archive:
                 "created_at": reading.now,
             },
         )
-        number = reading.current.number + 1 if reading.current else 1
+        number = reading.number
         version_id = connection.execute(
             sa.insert(tables.version).values(
                 study_instance_uid=study_instance_uid,
@@ -338,6 +338,7 @@ class Archive:
                 warnings=list(reading.warnings),
                 trained=new.model.trained,
                 requested=reading.requested,
+                epoch=reading.epoch,
                 created_at=reading.now,
             )
         ).inserted_primary_key

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from store import tables
 from store.database import insert_or_ignore
+from store.epoch import epoch
 from store.grouping import Consequences, Release, Request, RequestKind, Snapshot, advance, missing_views
 from store.header import overlay, unpack_header
 from store.images import Decisions, Disposition, Image, Judged, Patient, Rejection, study_warnings, warnings_of
@@ -38,6 +39,7 @@ from store.study import (
     ViewEvidence,
     elect,
     outcome,
+    version_number,
 )
 from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS, Ranking, resolve_view
 
@@ -93,6 +95,17 @@ class Reading:
     send_to: tuple[str, ...]
     requested: bool  # by a person
     now: datetime
+    epoch: int = 0  # how often the database was restored from a backup
+
+    @property
+    def number(self) -> int:
+        """The number of the version that is made of it."""
+        return version_number(self.current.number if self.current else 0, self.epoch)
+
+    @property
+    def predecessor_uids(self) -> tuple[str, ...]:
+        """SOP Instance UIDs of what it replaces, in order."""
+        return tuple(sorted(one.sop_instance_uid for one in self.current.objects.values())) if self.current else ()
 
 
 def evidence_from(stored: Mapping[str, Any]) -> ViewEvidence:
@@ -475,6 +488,7 @@ class Look:
             send_to=tuple(self.study.rule_send_to or ()) if self.study.rule_action == "analyse" else (),
             requested=bool(self.study.frozen_by_request),
             now=self.now,
+            epoch=epoch(self.connection),
         )
 
     def withdrawal(self) -> Reading | None:
@@ -517,6 +531,7 @@ class Look:
             send_to=tuple(sorted(self.connection.execute(told).scalars())),
             requested=False,
             now=self.now,
+            epoch=epoch(self.connection),
         )
 
     def _said_header(self, instance_id: int, current: CurrentVersion) -> Dataset:

@@ -560,6 +560,18 @@ def version_cause(
     )
 
 
-def object_cause(cause: str, predecessor_uids: Sequence[str]) -> str:
-    """What the UIDs of a version's objects derive from: its cause and what it replaces, so a return to an earlier selection is new."""
-    return digest("version", cause, *predecessor_uids)
+def object_cause(cause: str, predecessor_uids: Sequence[str], epoch: int = 0) -> str:
+    """What the UIDs of a version's objects derive from: its cause and what it replaces, so a return to an earlier selection is new.
+
+    `epoch`: how often the database was restored from a backup, so that nothing gets the UID of a version that the backup did not know.
+    """
+    return digest("version", cause, *predecessor_uids, *(("epoch", str(epoch)) if epoch else ()))
+
+
+#: Numbers that the versions of one epoch have at least; the last known version of the epoch before may not have been the last.
+_NUMBERS_PER_EPOCH = 1000
+
+
+def version_number(last: int, epoch: int) -> int:
+    """The number of the version after `last` (0: none): 1, 2, 3 ..., after the first restore of the database from 1001 on."""
+    return max(last + 1, epoch * _NUMBERS_PER_EPOCH + 1 if epoch else 1)

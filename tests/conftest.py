@@ -170,6 +170,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine
         names = ", ".join(table.name for table in metadata.sorted_tables if table.name != "installation")
         with made.begin() as connection:
             connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+            connection.exec_driver_sql("DELETE FROM installation WHERE name = 'epoch'")
         yield made
         return
     shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "fourview.db")

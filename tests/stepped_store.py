@@ -263,8 +263,7 @@ class SteppedStore:
             writer_version="1",
             installation=INSTALLATION,
         )
-        predecessors = sorted(one.sop_instance_uid for one in reading.current.objects.values()) if reading.current else []
-        of_objects = object_cause(cause, predecessors)
+        of_objects = object_cause(cause, reading.predecessor_uids, reading.epoch)
         return NewVersion(
             run_id=run,
             cause=cause,

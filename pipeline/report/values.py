@@ -47,7 +47,7 @@ class Report:
     losers: tuple[Loser, ...]
     warnings: tuple[str, ...]
     model: ModelIdentity
-    version_number: int  # 1...9999
+    version_number: int  # from 1 on
     created_at: datetime  # aware, UTC
     cause: str  # 64 hex digits: the cause of this version; the UIDs of its objects derive from it
     predecessors: Mapping[str, Predecessor]  # kind ("sr", "page") -> the object that is replaced; empty for version 1
