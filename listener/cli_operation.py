@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 
 from listener import check as acceptance
-from listener import parts
+from listener import parts, reread
 from listener.show import printable
-from listener.terminal import AsJson, app, configuration, print_findings, print_json
+from listener.terminal import AsJson, Reason, app, configuration, print_findings, print_json
+from store.pauses import Paused
 
 
 @app.command()
@@ -52,6 +55,44 @@ def devices(
         for name, words in counts.items():
             if one[name]:
                 print(f"    {one[name]} {words}")
+
+
+@app.command()
+def pause(context: typer.Context, what: Paused, reason: Reason = "") -> None:
+    """Hand out nothing more: `sending` (results wait) or `analysing` (images wait; reception goes on). What is in hand ends."""
+    fresh = parts.open_pauses(configuration(context)).pause(what, person=getpass.getuser(), why=reason)
+    print(f"{what} is paused until `fourview resume {what}`" if fresh else f"{what} was paused already: `fourview status` says by whom")
+
+
+@app.command()
+def resume(context: typer.Context, what: Paused, reason: Reason = "") -> None:
+    """Go on with what was paused."""
+    gone = parts.open_pauses(configuration(context)).resume(what, person=getpass.getuser(), why=reason)
+    print(f"{what} goes on" if gone else f"{what} was not paused")
+
+
+@app.command()
+def acts(
+    context: typer.Context,
+    study: Annotated[str, typer.Option("--study", metavar="UID", help="Only what was done to this study, forgotten or not.")] = "",
+    since: Annotated[str, typer.Option(help="How far to look back, as in 30d, 12h or 2w.")] = "30d",
+    as_json: AsJson = False,
+) -> None:
+    """List what people did, newest first: who, when, why. Nothing is ever taken from this record."""
+    config = configuration(context)
+    try:
+        days = reread.days(since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
+    found = parts.open_acts(config).listing(days=days, study_instance_uid=study)
+    if as_json:
+        print_json(found)
+        return
+    zone = ZoneInfo(config.site.timezone)
+    for one in found:
+        more = " ".join(f"{name}={value}" for name, value in (one["parameters"] or {}).items() if value)
+        when = one["at"].astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+        print(printable(f"{when}  {one['person']:<16} {one['what']:<20} {more + '  ' if more else ''}{one['why']}").replace("\n", "\\n"))
 
 
 @app.command()

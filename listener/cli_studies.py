@@ -70,6 +70,7 @@ def reprocess(
     from_orthanc: Annotated[
         bool, typer.Option("--from-orthanc", help="Fetch the images again by DICOMweb from [study] fetch_from.")
     ] = False,
+    reason: Reason = "",
     wait_seconds: Annotated[float, typer.Option("--wait", help="How long to wait for the worker's answer, in seconds.")] = 300.0,
 ) -> None:
     """Read studies again, with the model and the options of now. A new version is made only if its causes changed.
@@ -89,6 +90,9 @@ def reprocess(
         raise typer.BadParameter("name a study, or say --since 30d", param_hint="STUDY")
     card = str(model.absolute()) if model is not None else ""
     if dry_run or ((since or card) and not send):
+        if not dry_run:
+            asked = {"since": since, "card": card, "studies": len(studies)}
+            parts.open_acts(config).record(person=getpass.getuser(), what="compare", why=reason, parameters=asked)
         _reread(config, studies, card, dry_run=dry_run, wait_seconds=wait_seconds)
         return
     if card:
@@ -98,7 +102,7 @@ def reprocess(
         try:
             if from_orthanc:
                 print(f"{study_instance_uid}: {fetch_and_keep(config, archive, parts.open_files(config), study_instance_uid)}")
-            done, words = _asked(archive, search, study_instance_uid, RequestKind.REPROCESS, wait_seconds, card=card)
+            done, words = _asked(archive, search, study_instance_uid, RequestKind.REPROCESS, wait_seconds, why=reason, card=card)
         except (FetchFailed, UnknownStudy, Busy) as error:
             done, words = False, str(error)
         print(printable(f"{study_instance_uid}: {words}"), file=sys.stdout if done else sys.stderr)

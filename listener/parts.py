@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from listener.config import Config
 from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
+from store.acts import Acts
 from store.archive import Archive
 from store.claims import Claims
 from store.database import (
@@ -26,6 +27,7 @@ from store.database import (
 )
 from store.epoch import restored
 from store.files import Files
+from store.pauses import Pauses
 from store.scoring import Scoring
 from store.search import Search
 from store.study import ImageKind, Installation, Policy, WhenIncomplete
@@ -59,6 +61,16 @@ def open_scoring(config: Config) -> Scoring:
 def open_search(config: Config) -> Search:
     """Listings of the same database, read-only; raises OldSchema like `open_archive`."""
     return Search(_current(read_engine(config.store.database)))
+
+
+def open_acts(config: Config) -> Acts:
+    """The record of what people did; raises OldSchema like `open_archive`."""
+    return Acts(_current(write_engine(config.store.database)))
+
+
+def open_pauses(config: Config) -> Pauses:
+    """What is paused; raises OldSchema like `open_archive`."""
+    return Pauses(_current(write_engine(config.store.database)))
 
 
 def open_files(config: Config) -> Files:

@@ -29,6 +29,7 @@ def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     yield f"Received {_when(study['first_instance_at'], zone)} to {_when(study['last_instance_at'], zone)}, revision {study['revision']}"
     yield f"Rule {study['rule']['reason'] or '- (not decided yet)'}"
     yield f"Expected views {', '.join(study['rule']['slots'])}"
+    yield from _paused(study, zone)
     yield from _held(study)
     yield from _hints(study)
     yield ""
@@ -46,6 +47,23 @@ def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     yield "Timeline"
     for line in study["timeline"]:
         yield f"  {_when(line['at'], zone)}  {line['text']}"
+
+
+#: State -> what keeps a study in it that a person has paused.
+_STOPPED = {"analysing": "analysing", "collecting": "analysing", "analysed": "sending", "withdrawn": "sending"}
+
+
+def _paused(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
+    waits = {"analysing": True, "sending": any(one["state"] == "waiting" for one in study["deliveries"])}
+    for one in study["paused"]:
+        if _STOPPED.get(study["state"]) == one["what"] and waits[one["what"]]:
+            yield f"  {pause_in_words(one, zone)}: fourview resume {one['what']}"
+
+
+def pause_in_words(pause: Mapping[str, Any], zone: ZoneInfo) -> str:
+    """What is paused, since when, by whom and why."""
+    why = f" ({pause['why']})" if pause["why"] else ""
+    return f"{pause['what']} is paused since {_when(pause['at'], zone)} by {pause['person']}{why}"
 
 
 def _held(study: Mapping[str, Any]) -> Iterator[str]:

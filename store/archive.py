@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from store import tables
+from store import acts, tables
 from store.database import database_now, insert_or_ignore
 from store.grouping import Release, RequestKind
 from store.header import indexed_values
@@ -449,6 +449,9 @@ class Archive:
                 change_study(connection, study_instance_uid, generation=study.generation + 1)
                 what = f"{person} asked to {kind}" + (f" {release}" if release is not None and str(release) else "")
                 say(connection, study.study_instance_uid, now, what, why)
+                # Only the kinds of choices: UIDs would say something of a study that is forgotten later.
+                chosen = {"card": card} if card else {"choices": [word for word in str(release or "").split() if word.startswith("--")]}
+                acts.record(connection, now, person=person, what=kind, why=why, study_instance_uid=study_instance_uid, parameters=chosen)
 
     # -------------------------------------------------------------------------------------------------------------- upkeep
 

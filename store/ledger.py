@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from store import tables
 from store.database import database_now
+from store.pauses import Paused, is_paused
 from store.rows import Claim, new_workflow_id, say
 from store.study import StudyState, digest
 
@@ -63,6 +64,8 @@ class Ledger:
         """Hand each destination's due deliveries to the engine, in version order, one batch at a time; none of a held study."""
         row, study = tables.delivery, tables.study
         with self._engine.begin() as connection:
+            if is_paused(connection, Paused.SENDING):
+                return []
             if connection.dialect.name != "sqlite":
                 # Two hosts must not give one destination two batches; SQLite has one writer anyway.
                 connection.exec_driver_sql("LOCK TABLE delivery IN SHARE ROW EXCLUSIVE MODE")

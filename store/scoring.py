@@ -16,6 +16,7 @@ from store.database import database_now
 from store.grouping import STALLED_SECONDS
 from store.header import unpack_header
 from store.look import ask_for_score, current_selection, evidence_from
+from store.pauses import Paused, is_paused
 from store.rows import Claim, change_study, claim_rows, lock_study, say
 from store.study import Policy, Scores
 from store.view import contradicted_by
@@ -56,6 +57,8 @@ class Scoring:
         due = sa.and_(row.c.workflow_id.is_(None), row.c.state == "waiting", sa.or_(row.c.due_at.is_(None), row.c.due_at <= now))
         waits = row.c.state == "waiting"
         with self._engine.begin() as connection:
+            if is_paused(connection, Paused.ANALYSING):
+                return []
             moment = self._clock(connection)
             claims = claim_rows(connection, "view", row, row.c.id, sa.and_(due, row.c.background.is_(sa.false())), row.c.id, limit, moment)
             # Not one more than runs at once: what comes meanwhile shall not stand behind it in the engine's queue.

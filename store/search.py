@@ -15,6 +15,7 @@ from store.database import database_now
 from store.header import folded
 from store.images import Disposition
 from store.look import current_selection, decided, evidence_from, scores_from
+from store.pauses import listed
 from store.rows import UnknownStudy
 from store.study import HANGING_ORDER, OPERATOR, Candidate, ImageKind, View, ViewEvidence, elect
 from store.view import contradicted_by
@@ -121,6 +122,7 @@ class Search:
                 "deliveries": [_picked(one, _DELIVERY) for one in rows(tables.delivery, tables.delivery.c.id)],
                 "decisions": [_picked(one, _DECISION) for one in requests],
                 "timeline": [_picked(one, ("at", "text")) for one in rows(tables.timeline, tables.timeline.c.id)],
+                "paused": listed(connection),
             }
 
     def request(self, request_id: str) -> str | None:

@@ -10,6 +10,19 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+#: What people did is added to, never changed and never deleted.
+APPEND_ONLY = {
+    "sqlite": [
+        f"CREATE TRIGGER act_no_{event} BEFORE {event} ON act BEGIN SELECT RAISE(ABORT, 'the record of acts is append-only'); END"
+        for event in ("update", "delete")
+    ],
+    "postgresql": [
+        "CREATE FUNCTION act_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'the record of acts is append-only'; END $$",
+        "CREATE TRIGGER act_append_only BEFORE UPDATE OR DELETE ON act FOR EACH ROW EXECUTE FUNCTION act_is_append_only()",
+    ],
+}
+
 
 def upgrade() -> None:
     with op.batch_alter_table("study", schema=None) as batch_op:
@@ -44,6 +57,8 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_act_at"), "act", ["at"], unique=False)
     op.create_index(op.f("ix_act_study_key"), "act", ["study_key"], unique=False)
+    for statement in APPEND_ONLY[op.get_bind().dialect.name]:
+        op.execute(statement)
     op.create_table(
         "tombstone",
         sa.Column("study_key", sa.String(length=64), nullable=False),
