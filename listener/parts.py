@@ -13,8 +13,10 @@ from zoneinfo import ZoneInfo
 from listener.config import Config
 from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
 from store.acts import Acts
+from store.alerts import Alerts, Limits
 from store.archive import Archive
 from store.claims import Claims
+from store.condition import Condition
 from store.database import (
     Engine,
     engine_database,
@@ -33,6 +35,7 @@ from store.search import Search
 from store.study import ImageKind, Installation, Policy, WhenIncomplete
 
 if TYPE_CHECKING:
+    from pipeline.alert import Watch
     from pipeline.work import Worker
 
 GIB = 1 << 30
@@ -71,6 +74,26 @@ def open_acts(config: Config) -> Acts:
 def open_pauses(config: Config) -> Pauses:
     """What is paused; raises OldSchema like `open_archive`."""
     return Pauses(_current(write_engine(config.store.database)))
+
+
+def open_condition(config: Config) -> Condition:
+    """How the installation fares, read-only; raises OldSchema like `open_archive`."""
+    return Condition(_current(read_engine(config.store.database)))
+
+
+def alert_limits(config: Config) -> Limits:
+    """From when on people are told."""
+    floor = int(config.store.min_free_gib * GIB)
+    return Limits(waiting_minutes=config.alert.waiting_minutes, silent_hours=config.alert.silent_hours, min_free_bytes=floor)
+
+
+def open_watch(config: Config) -> Watch:
+    """What finds out what people are to be told, and tells them."""
+    from pipeline.alert import Watch
+
+    alerts = Alerts(_current(write_engine(config.store.database)))
+    limits = alert_limits(config)
+    return Watch(condition=open_condition(config), alerts=alerts, files=open_files(config), limits=limits, url=config.alert.url)
 
 
 def open_files(config: Config) -> Files:
@@ -165,10 +188,11 @@ def installation(config: Config, archive: Archive) -> Installation:
 
 def make_worker(config: Config, *, index: int) -> Worker:
     """A worker with its model loaded and warm; raises ModelError. `index` tells the workers of this host apart."""
+    from pipeline.chores import Chore
     from pipeline.decode import Decoder
     from pipeline.upkeep import UPKEEP_SECONDS, upkeep
     from pipeline.work import Worker
-    from pipeline.workshop import Chore, LoadedModel, Workshop
+    from pipeline.workshop import LoadedModel, Workshop
     from store.chores import Chores
     from store.ledger import Ledger
 
@@ -210,7 +234,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
         timezone=ZoneInfo(config.site.timezone),
         load=load,
         decoder=Decoder(),
-        chores=(Chore(name="upkeep", every_seconds=UPKEEP_SECONDS, do=keep_up),),
+        chores=(Chore(name="upkeep", every_seconds=UPKEEP_SECONDS, do=keep_up), *open_watch(config).chores()),
     )
     url = engine_database(config.store.database)
     return Worker(shop, engine_url=url, engine=workflow_engine(url), executor_id=process_name("work", index))

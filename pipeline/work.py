@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from dbos._serialization import DBOSPortableJSONSerializer
 
 from pipeline import conclude, deliver, read
+from pipeline.chores import Chore, do_chores
 from pipeline.warm import warm_up
-from pipeline.workshop import Chore, Workshop
+from pipeline.workshop import Workshop
 from store.claims import BEAT_SECONDS
 from store.database import DatabaseAway, Engine
 
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.1
 #: How often the engine is asked what became of workflows that hold a row.
 SWEEP_SECONDS = 2.0
-#: How often it is asked whether a chore is due.
-CHORE_SECONDS = 1.0
 #: Raised only when the order of steps in a workflow changes.
 WORKFLOW_VERSION = "fourview-1"
 
@@ -114,8 +112,9 @@ class Worker:
     def run(self, stopped: threading.Event) -> None:
         """Tick until `stopped` is set."""
         swept = beaten = 0.0
-        chores = threading.Thread(target=self._do_chores, args=[stopped], name="chores", daemon=True)
-        chores.start()
+        chores = (*self._shop.chores, Chore(name="forget workflows", every_seconds=600, do=self._forget_workflows))
+        book = (self._shop.chore_book, self._executor_id, stopped)
+        threading.Thread(target=do_chores, args=[chores, *book], name="chores", daemon=True).start()
         while not stopped.is_set():
             _woken.clear()
             try:
@@ -131,22 +130,6 @@ class Worker:
                 log.warning("database not reachable, trying again reason=%s", error.orig)
                 stopped.wait(1.0)
             _woken.wait(TICK_SECONDS)
-
-    def _do_chores(self, stopped: threading.Event) -> None:
-        """Do what is due now and then, beside the work and one after the other, until `stopped` is set."""
-        book = self._shop.chore_book
-        chores = (*self._shop.chores, Chore(name="forget workflows", every_seconds=600, do=self._forget_workflows))
-        while not stopped.wait(CHORE_SECONDS):
-            for chore in chores:
-                try:
-                    if not stopped.is_set() and book.begin(chore.name, chore.every_seconds, self._executor_id):
-                        book.done(chore.name, chore.do())
-                except DatabaseAway as error:
-                    log.warning("database not reachable, chore put off chore=%r reason=%s", chore.name, error.orig)
-                except Exception as error:  # the catch-all of the chores: the next ones must not wait for this one's mending
-                    log.exception("chore failed chore=%r", chore.name)
-                    with suppress(DatabaseAway):
-                        book.done(chore.name, {"failed": type(error).__name__})
 
     def close(self) -> None:
         """Stop the engine, after giving running workflows a few seconds."""

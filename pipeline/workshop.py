@@ -5,12 +5,12 @@ The steps (`read`, `conclude`, `deliver`) take it as their first argument; `work
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipeline import rules
+from pipeline.chores import Chore
 from pipeline.decode import Decoder
 from pipeline.model import Classifier
 from pipeline.send import Pacs
@@ -30,15 +30,6 @@ class LoadedModel:
     identity: ModelIdentity
     classifier: Classifier
     size: int  # side of its square input in pixels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chore:
-    """Something to be done every now and then by one worker of all hosts; `do` returns what is worth remembering of it, as JSON."""
-
-    name: str
-    every_seconds: float
-    do: Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ class Chores:
         self._engine = engine
         self._clock = clock
 
-    def begin(self, name: str, every_seconds: float, process: str) -> bool:
-        """Whether `process` shall do the chore now: it is due, and nobody else is at it."""
+    def begin(self, name: str, every_seconds: float, process: str, abandoned_seconds: float = ABANDONED_SECONDS) -> bool:
+        """Whether `process` shall do the chore now: it is due, and nobody who began it within `abandoned_seconds` is at it."""
         row = tables.chore
         with self._engine.begin() as connection:
             now = self._clock(connection)
@@ -32,7 +32,7 @@ class Chores:
             due = sa.and_(
                 row.c.name == name,
                 sa.or_(row.c.done_at.is_(None), row.c.done_at <= now - timedelta(seconds=every_seconds)),
-                sa.or_(row.c.begun_at.is_(None), row.c.begun_at <= now - timedelta(seconds=max(ABANDONED_SECONDS, every_seconds))),
+                sa.or_(row.c.begun_at.is_(None), row.c.begun_at <= now - timedelta(seconds=max(abandoned_seconds, every_seconds))),
             )
             taken = connection.execute(sa.update(row).where(due).values(begun_at=now, begun_by=process))
             return taken.rowcount == 1

@@ -330,11 +330,14 @@ alert = sa.Table(
     sa.Column("cause", sa.String(200), primary_key=True),
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("command", sa.Text, nullable=False, server_default=""),  # what to run
     sa.Column("raised_at", UtcDateTime, nullable=False),
     sa.Column("cleared_at", UtcDateTime),  # when the cause was gone; should it come back, it is a new one
     sa.Column("told_at", UtcDateTime),
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("due_at", UtcDateTime, index=True),
+    sa.Column("error", sa.Text, nullable=False, server_default=""),  # why it could not be told
+    sa.Column("due_at", UtcDateTime, index=True),  # when it is to be told; NULL: nothing is to be told
 )
 
 #: What is due now and then, done by one process of all hosts.
