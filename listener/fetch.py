@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 
 from listener.config import Config
 from listener.keys import Refused, Status, check_uids, read_keys
-from listener.parts import image_kinds
+from listener.parts import GIB, image_kinds
 from listener.scp import ignored_because, keep_file, kept_for
 from pipeline.orthanc import FetchFailed, fetch_study
+from pipeline.send import Pacs
 from store.archive import Archive, Kept
 from store.files import Files
 
 
-def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instance_uid: str) -> str:
-    """Fetch a study's mammograms from `[study] fetch_from` and keep them; what was done, in words. Raises FetchFailed."""
+def source(config: Config) -> Pacs:
+    """The PACS that images are fetched from. Raises FetchFailed."""
     pacs = next((one for one in config.pacs if one.name == config.study.fetch_from), None)
     if pacs is None:
         raise FetchFailed("there is nowhere to fetch from: name a [[pacs]] with a url in [study] fetch_from", worth_retrying=False)
+    return pacs
+
+
+def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instance_uid: str, only: Mapping[str, str] | None = None) -> str:
+    """Fetch a study's mammograms from `[study] fetch_from` and keep them; what was done, in words. Raises FetchFailed.
+
+    `only` these instances: SOP Instance UID -> Series Instance UID.
+    """
+    pacs = source(config)
     accepted = kept_for(image_kinds(config))
     counts: dict[str, int] = {}
-    for ds in fetch_study(pacs, study_instance_uid):
+    for ds in fetch_study(pacs, study_instance_uid, only):
+        if files.free_bytes() < config.store.min_free_gib * GIB:
+            raise FetchFailed(f"study {study_instance_uid} was not fetched, or in part: the disk is nearly full", worth_retrying=True)
         received = files.incoming / f"{secrets.token_hex(16)}.dcm"
         try:
             ds.save_as(received, enforce_file_format=True)

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from listener.config import Config
 from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
+from store.accounting import Accounting
 from store.acts import Acts
 from store.alerts import Alerts, Limits
 from store.archive import Archive
@@ -37,6 +38,7 @@ from store.study import ImageKind, Installation, Policy, WhenIncomplete
 if TYPE_CHECKING:
     from pipeline.alert import Watch
     from pipeline.work import Worker
+    from pipeline.workshop import Chore
 
 GIB = 1 << 30
 
@@ -54,6 +56,11 @@ def open_archive(config: Config) -> Archive:
 def open_claims(config: Config) -> Claims:
     """The leases of processes; raises OldSchema like `open_archive`."""
     return Claims(_current(write_engine(config.store.database)))
+
+
+def open_accounting(config: Config) -> Accounting:
+    """What came and what did not; raises OldSchema like `open_archive`."""
+    return Accounting(_current(write_engine(config.store.database)))
 
 
 def open_scoring(config: Config) -> Scoring:
@@ -220,12 +227,13 @@ def make_worker(config: Config, *, index: int) -> Worker:
         keep_images_days=config.store.keep_images_days,
         keep_unfinished_days=config.store.keep_unfinished_days,
     )
+    book = Chores(engine)
     shop = Workshop(
         archive=archive,
         scoring=Scoring(engine),
         claims=Claims(engine),
         ledger=Ledger(engine),
-        chore_book=Chores(engine),
+        chore_book=book,
         files=files,
         policy=site,
         rules=config.rules,
@@ -234,10 +242,31 @@ def make_worker(config: Config, *, index: int) -> Worker:
         timezone=ZoneInfo(config.site.timezone),
         load=load,
         decoder=Decoder(),
-        chores=(Chore(name="upkeep", every_seconds=UPKEEP_SECONDS, do=keep_up), *open_watch(config).chores()),
+        chores=(
+            Chore(name="upkeep", every_seconds=UPKEEP_SECONDS, do=keep_up),
+            *_reconciling(config, engine, archive, files),
+            *open_watch(config).chores(),
+        ),
     )
     url = engine_database(config.store.database)
     return Worker(shop, engine_url=url, engine=workflow_engine(url), executor_id=process_name("work", index))
+
+
+def _reconciling(config: Config, engine: Engine, archive: Archive, files: Files) -> tuple[Chore, ...]:
+    """The scheduled comparison with the PACS, asked for at once: a start may follow upon hours in which nobody listened."""
+    from listener import reconcile
+    from pipeline.workshop import Chore
+    from store.chores import Chores
+
+    if config.study.reconcile == "off" or not config.study.fetch_from:
+        return ()
+    book = Chores(engine)
+    scheduled = reconcile.Scheduled(config, Accounting(engine), book, archive, files)
+    book.ask(reconcile.NAME)
+    return (
+        Chore(name=reconcile.NAME, every_seconds=config.study.reconcile_hours * 3600, do=scheduled.do),
+        Chore(name="reconcile again", every_seconds=reconcile.AGAIN_SECONDS, do=scheduled.again),
+    )
 
 
 def check_model(config: Config) -> ModelCard:

@@ -4,7 +4,7 @@ whether a result arrived (10.6)."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import requests
 from dicomweb_client import DICOMwebClient
@@ -23,6 +23,9 @@ MODALITIES = ("MG", "KO")
 #: Seconds until connected, and between two pieces of an answer.
 TIMEOUTS = (5.0, 60.0)
 
+#: "*" is as stored: without it Orthanc would decompress, and the same image would have other bytes.
+AS_STORED = (("application/dicom", "*"),)
+
 
 class FetchFailed(Exception):
     """A study could not be fetched; the text says why and what to do. `worth_retrying` when another try may do better."""
@@ -32,8 +35,10 @@ class FetchFailed(Exception):
         self.worth_retrying = worth_retrying
 
 
-def fetch_study(pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
+def fetch_study(pacs: Pacs, study_instance_uid: str, only: Mapping[str, str] | None = None) -> Iterator[Dataset]:
     """The MG and KO objects of a study, one in memory at a time, with file meta information and in the transfer syntax they are stored in.
+
+    `only` these: SOP Instance UID -> Series Instance UID.
 
     Raises FetchFailed, at the first object or at any later one.
     """
@@ -41,9 +46,13 @@ def fetch_study(pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
         raise FetchFailed(f"[[pacs]] {pacs.name} has no url: write the address of its HTTP server there", worth_retrying=False)
     if not UID(study_instance_uid, validation_mode=IGNORE).is_valid:
         raise FetchFailed(f"{study_instance_uid!r} is no Study Instance UID", worth_retrying=False)
-    with _session(pacs) as session:
+    with session(pacs) as http:
         try:
-            yield from _objects(_client(pacs, session), pacs, study_instance_uid)
+            dicomweb = client(pacs, http)
+            if only is None:
+                yield from _objects(dicomweb, pacs, study_instance_uid)
+            else:
+                yield from _some_objects(dicomweb, pacs, study_instance_uid, only)
         except requests.HTTPError as problem:
             raise _refused(pacs, study_instance_uid, problem.response.status_code if problem.response is not None else 0) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as problem:
@@ -56,32 +65,34 @@ def fetch_study(pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
 
 def find_instance_by_dicomweb(pacs: Pacs, *, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Found:
     """The destination's answer by QIDO-RS (PS3.18 10.6) to "do you have this instance?"; a server that does not answer is UNKNOWN."""
-    with _session(pacs) as session:
+    with session(pacs) as http:
         try:
             filters = {"SOPInstanceUID": sop_instance_uid}
-            found = _client(pacs, session).search_for_instances(study_instance_uid, series_instance_uid, search_filters=filters)
+            found = client(pacs, http).search_for_instances(study_instance_uid, series_instance_uid, search_filters=filters)
         except (requests.RequestException, LookupError, TypeError, ValueError) as problem:
             logger.warning("event=not_confirmed pacs=%s sop_instance_uid=%s reason=%s", pacs.name, sop_instance_uid, type(problem).__name__)
             return Found.UNKNOWN
     return Found.PRESENT if found else Found.ABSENT
 
 
-def _session(pacs: Pacs) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # a PACS is in the house: images never go through a proxy that the environment names
+def session(pacs: Pacs) -> requests.Session:
+    """HTTP with our user and password at `pacs`."""
+    made = requests.Session()
+    made.trust_env = False  # a PACS is in the house: images never go through a proxy that the environment names
     if pacs.user:
-        session.auth = (pacs.user, pacs.password)
-    return session
+        made.auth = (pacs.user, pacs.password)
+    return made
 
 
-def _client(pacs: Pacs, session: requests.Session) -> DICOMwebClient:
-    client = DICOMwebClient(f"{pacs.url.rstrip('/')}/dicom-web", session=session, timeout=TIMEOUTS)
-    client.set_http_retry_params(retry=False)  # whoever called us retries, and not in seconds
-    return client
+def client(pacs: Pacs, http: requests.Session) -> DICOMwebClient:
+    """DICOMweb at `pacs`, over a session."""
+    made = DICOMwebClient(f"{pacs.url.rstrip('/')}/dicom-web", session=http, timeout=TIMEOUTS)
+    made.set_http_retry_params(retry=False)  # whoever called us retries, and not in seconds
+    return made
 
 
-def _objects(client: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
-    series = client.search_for_series(study_instance_uid)
+def _objects(dicomweb: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
+    series = dicomweb.search_for_series(study_instance_uid)
     if not series:
         raise FetchFailed(f"{pacs.name} does not have study {study_instance_uid}", worth_retrying=False)
     wanted = [each["0020000E"]["Value"][0] for each in series if each.get("00080060", {}).get("Value", [""])[0] in MODALITIES]
@@ -91,8 +102,7 @@ def _objects(client: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Ite
         )
     count = 0
     for series_instance_uid in wanted:
-        # "*" is as stored: without it Orthanc would decompress, and the same image would have other bytes
-        for ds in client.iter_series(study_instance_uid, series_instance_uid, media_types=(("application/dicom", "*"),)):
+        for ds in dicomweb.iter_series(study_instance_uid, series_instance_uid, media_types=AS_STORED):
             if ds.get("StudyInstanceUID") != study_instance_uid:
                 raise FetchFailed(f"{pacs.name} sent an object of another study for study {study_instance_uid}", worth_retrying=False)
             count += 1
@@ -100,13 +110,27 @@ def _objects(client: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Ite
     logger.info("event=fetched study_instance_uid=%s source=%s series=%d instances=%d", study_instance_uid, pacs.name, len(wanted), count)
 
 
-def _refused(pacs: Pacs, study_instance_uid: str, status: int) -> FetchFailed:
+def _some_objects(dicomweb: DICOMwebClient, pacs: Pacs, study_instance_uid: str, only: Mapping[str, str]) -> Iterator[Dataset]:
+    for sop_instance_uid, series_instance_uid in only.items():
+        ds = dicomweb.retrieve_instance(study_instance_uid, series_instance_uid, sop_instance_uid, media_types=AS_STORED)
+        if (ds.get("StudyInstanceUID"), ds.get("SOPInstanceUID")) != (study_instance_uid, sop_instance_uid):
+            raise FetchFailed(f"{pacs.name} sent another object than {sop_instance_uid}", worth_retrying=False)
+        yield ds
+    logger.info("event=fetched study_instance_uid=%s source=%s instances=%d", study_instance_uid, pacs.name, len(only))
+
+
+def in_words(pacs: Pacs, status: int) -> str:
+    """What an HTTP status that is no success means, and what to do."""
     words = {
         401: "it refuses our user or password; compare user and password_file of this [[pacs]] with RegisteredUsers in orthanc.json",
         403: "our user may not read there, or RemoteAccessAllowed is false in orthanc.json",
         404: f"there is no DICOMweb at {pacs.url}/dicom-web (install the plug-in, Debian: orthanc-dicomweb), or the study was just deleted",
     }
-    reason = f"{pacs.name} answered {status} for study {study_instance_uid}: {words.get(status, 'see its log')}"
+    return words.get(status, "see its log")
+
+
+def _refused(pacs: Pacs, study_instance_uid: str, status: int) -> FetchFailed:
+    reason = f"{pacs.name} answered {status} for study {study_instance_uid}: {in_words(pacs, status)}"
     return FetchFailed(reason, worth_retrying=status >= 500 or status == 429)
 
 

@@ -44,6 +44,13 @@ class Chores:
             values = {"begun_at": None, "begun_by": "", "done_at": self._clock(connection), "outcome": dict(outcome)}
             connection.execute(sa.update(row).where(row.c.name == name).values(**values))
 
+    def outcome(self, name: str) -> dict[str, Any] | None:
+        """What came of it when it was done last; None when it never was."""
+        row = tables.chore
+        with self._engine.begin() as connection:
+            found: dict[str, Any] | None = connection.execute(sa.select(row.c.outcome).where(row.c.name == name)).scalar()
+            return found
+
     def ask(self, name: str) -> None:
         """Have it done as soon as a worker looks."""
         row = tables.chore

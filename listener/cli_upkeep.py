@@ -1,0 +1,76 @@
+"""Commands by which a site keeps its accounts: what came and what did not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from listener import parts, reread
+from listener.reconcile import MISSING, Account, Standing
+from listener.reconcile import reconcile as compare
+from listener.show import printable
+from listener.terminal import AsJson, app, configuration, print_json
+from store.study import StudyState
+
+#: What is said of each standing, in this order; states that are not here are counted and not listed.
+_WORDS: dict[str, str] = {
+    Standing.NEVER_SEEN: "never seen",
+    Standing.PARTLY_SEEN: "received in part",
+    Standing.ARRIVING: "still arriving",
+    Standing.COPY: "copies that the PACS made by modifying or anonymising, not analysed",
+    Standing.FORGOTTEN: "forgotten",
+    StudyState.HELD: "held",
+    StudyState.INCOMPLETE: "incomplete",
+    StudyState.FAILED: "failed",
+    StudyState.WITHDRAWN: "withdrawn",
+    StudyState.IGNORED: "ignored",
+}
+
+
+@app.command()
+def reconcile(
+    context: typer.Context,
+    since: Annotated[str, typer.Option(help="How far to look back, as in 24h, 7d or 2w.")] = "24h",
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what never came; the rules decide what becomes of it.")] = False,
+    grace: Annotated[float, typer.Option(min=0, help="Minutes that what the PACS received may still be on its way.")] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the mammography studies of [study] fetch_from with ours. Exit code 1 when something is missing here at the end."""
+    config = configuration(context)
+    try:
+        back = timedelta(days=reread.days(since))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
+    accounting = parts.open_accounting(config)
+    now = accounting.now()
+    doors: dict[str, Any] = {"archive": parts.open_archive(config), "files": parts.open_files(config)}
+    account = compare(config, accounting, now - back, now, **doors, fetch=fetch, grace=timedelta(minutes=grace))
+    if as_json:
+        print_json(_as_json(account))
+    else:
+        for line in _in_words(account, config.study.fetch_from):
+            print(printable(line))
+    if account.missing:
+        raise typer.Exit(1)
+
+
+def _as_json(account: Account) -> dict[str, Any]:
+    return {**account.as_json(), "studies": account.studies}
+
+
+def _in_words(account: Account, source: str) -> list[str]:
+    total = sum(account.counts.values())
+    counts = ", ".join(f"{count} {_WORDS.get(name, name).split(',')[0]}" for name, count in sorted(account.counts.items()))
+    lines = [f"{source} received {total} mammography studies since {account.since:%Y-%m-%d %H:%M} UTC" + (f": {counts}" if counts else "")]
+    if account.fetched:
+        lines.append(f"{account.fetched} fetched")
+    lines += [f"ignored by rule {rule!r}: {count}" for rule, count in sorted(account.ignored_by.items())]
+    for standing, words in _WORDS.items():
+        if listed := account.studies.get(standing, []):
+            lines.append(f"{words}:")
+            lines += [f"  {uid}" + (f" ({account.not_fetched[uid]})" if uid in account.not_fetched else "") for uid in listed]
+    if any(account.counts[standing] for standing in MISSING) and not account.not_fetched:
+        lines.append("fetch them with `fourview reconcile --fetch`")
+    return lines
