@@ -37,8 +37,8 @@ from store.study import ImageKind, Installation, Policy, WhenIncomplete
 
 if TYPE_CHECKING:
     from pipeline.alert import Watch
+    from pipeline.chores import Chore
     from pipeline.work import Worker
-    from pipeline.workshop import Chore
 
 GIB = 1 << 30
 
@@ -255,7 +255,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
 def _reconciling(config: Config, engine: Engine, archive: Archive, files: Files) -> tuple[Chore, ...]:
     """The scheduled comparison with the PACS, asked for at once: a start may follow upon hours in which nobody listened."""
     from listener import reconcile
-    from pipeline.workshop import Chore
+    from pipeline.chores import Chore
     from store.chores import Chores
 
     if config.study.reconcile == "off" or not config.study.fetch_from:
@@ -264,7 +264,12 @@ def _reconciling(config: Config, engine: Engine, archive: Archive, files: Files)
     scheduled = reconcile.Scheduled(config, Accounting(engine), book, archive, files)
     book.ask(reconcile.NAME)
     return (
-        Chore(name=reconcile.NAME, every_seconds=config.study.reconcile_hours * 3600, do=scheduled.do),
+        Chore(
+            name=reconcile.NAME,
+            every_seconds=config.study.reconcile_hours * 3600,
+            do=scheduled.do,
+            abandoned_seconds=reconcile.ABANDONED_SECONDS,
+        ),
         Chore(name="reconcile again", every_seconds=reconcile.AGAIN_SECONDS, do=scheduled.again),
     )
 

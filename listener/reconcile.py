@@ -36,6 +36,8 @@ LONGEST = timedelta(days=30)
 FIRST = timedelta(hours=24)
 #: After a comparison that failed the next one comes this soon.
 AGAIN_SECONDS = 900.0
+#: One that takes longer than this is taken for dead. A month of a large archive takes its time, and twice at once harms nobody.
+ABANDONED_SECONDS = 6 * 3600.0
 #: So many UIDs are remembered of it; when more are missing the next one covers the same time again.
 LISTED = 100
 
