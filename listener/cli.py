@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -34,10 +33,7 @@ log = logging.getLogger(__name__)
 COMMANDS = (cli_studies, cli_operation, cli_upkeep, cli_setup)
 
 #: What a command may fail with, in words that need no traceback.
-EXPECTED = (CannotServe, ModelError, FetchFailed, Unanswered, Busy, UnknownStudy, DatabaseAway, OldSchema)
-
-#: An unfinished file that old belongs to no association that still lives.
-ABANDONED_AFTER_SECONDS = 3600.0
+EXPECTED = (CannotServe, ModelError, FetchFailed, Unanswered, Busy, UnknownStudy, DatabaseAway, OldSchema, parts.SpoolAway)
 
 Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input closes.")]
 
@@ -85,7 +81,7 @@ def receive(
     shared_port: Annotated[bool, typer.Option("--shared-port", hidden=True, help="Share the port with other receivers.")] = False,
 ) -> None:
     """Receive by C-STORE, keep, and answer."""
-    from listener.scp import CannotListen, StorageScp, remove_abandoned
+    from listener.scp import CannotListen, StorageScp
 
     config, stopped = _role(context, child)
     archive, claims, files = parts.open_archive(config), parts.open_claims(config), parts.open_files(config)
@@ -99,7 +95,6 @@ def receive(
         max_associations=config.dicom.max_associations,
         image_kinds=parts.image_kinds(config),
         strict=config.dicom.strict,
-        min_free_bytes=int(config.store.min_free_gib * parts.GIB),
         reuse_port=shared_port,
     )
     with first_free(parts.data_folder(config), "receive") as index:
@@ -111,8 +106,6 @@ def receive(
         _beat(claims.beat, process, "receive")
         while not stopped.wait(BEAT_SECONDS):
             _beat(claims.beat, process, "receive")
-            # An aborted transfer leaves its unfinished file behind.
-            remove_abandoned(files.incoming, ABANDONED_AFTER_SECONDS, time.time())
         scp.shutdown()
         _beat(claims.leave, process)
 

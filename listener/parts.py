@@ -20,6 +20,7 @@ from store.claims import Claims
 from store.condition import Condition
 from store.database import (
     Engine,
+    database_folder,
     engine_database,
     read_engine,
     require_current_schema,
@@ -31,6 +32,7 @@ from store.database import (
 from store.epoch import restored
 from store.files import Files
 from store.pauses import Pauses
+from store.retention import Retention
 from store.scoring import Scoring
 from store.search import Search
 from store.study import ImageKind, Installation, Policy, WhenIncomplete
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
     from pipeline.work import Worker
 
 GIB = 1 << 30
+
+
+class SpoolAway(Exception):
+    """The files folder is not there although the database needs it; the message says what to do."""
 
 
 def _current(engine: Engine) -> Engine:
@@ -104,18 +110,37 @@ def open_watch(config: Config) -> Watch:
 
 
 def open_files(config: Config) -> Files:
-    """The spool."""
-    return Files(config.store.files)
+    """The spool. Raises SpoolAway when the folder is empty although the database knows images in it."""
+    url = config.store.database
+    # `Files` makes the folder when there is none: on a mount point whose volume is away that would hide what is kept for good.
+    if not (config.store.files / "incoming").is_dir() and schema_revision(read_engine(url)) is not None and _keeps_images(config):
+        raise SpoolAway(
+            f"the folder {config.store.files} is empty, but the database knows images in it: is its volume mounted? If they are lost for "
+            "good, make the folder `incoming` in it; `fourview reprocess --from-orthanc` fetches images again"
+        )
+    return Files(config.store.files, min_free_bytes=int(config.store.min_free_gib * GIB), database_folder=database_folder(url))
+
+
+def open_retention(config: Config) -> Retention:
+    """What may lose its pixels; raises OldSchema like `open_archive`."""
+    return Retention(
+        _current(write_engine(config.store.database)),
+        read_engine(config.store.database),
+        keep_images_days=config.store.keep_images_days,
+        keep_unfinished_days=config.store.keep_unfinished_days,
+    )
+
+
+def _keeps_images(config: Config) -> bool:
+    return open_retention(config).keeps_images()
 
 
 def upgrade_database(config: Config) -> tuple[str | None, str]:
     """Bring our tables and the workflow engine's to this release; returns (revision before, revision now)."""
     from pipeline.work import prepare_engine_tables  # the engine is slow to import, and most commands do not need it
 
-    revisions = upgrade(write_engine(config.store.database))
     url = engine_database(config.store.database)
-    prepare_engine_tables(url, workflow_engine(url))
-    return revisions
+    return upgrade(write_engine(config.store.database), then=lambda: prepare_engine_tables(url, workflow_engine(url)))
 
 
 def declare_restored(config: Config, *, person: str, why: str) -> int:
@@ -197,7 +222,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
     """A worker with its model loaded and warm; raises ModelError. `index` tells the workers of this host apart."""
     from pipeline.chores import Chore
     from pipeline.decode import Decoder
-    from pipeline.upkeep import UPKEEP_SECONDS, upkeep
+    from pipeline.upkeep import JANITOR_SECONDS, RETENTION_SECONDS, ROOM_SECONDS, make_room, retire, tidy
     from pipeline.work import Worker
     from pipeline.workshop import LoadedModel, Workshop
     from store.chores import Chores
@@ -219,13 +244,11 @@ def make_worker(config: Config, *, index: int) -> Worker:
 
     for path in ("", *sorted({rule.card for rule in config.rules if rule.card})):
         load(path)  # now, and not at the first patient's expense
-    keep_up = partial(
-        upkeep,
-        archive,
-        open_search(config),
-        files,
-        keep_images_days=config.store.keep_images_days,
-        keep_unfinished_days=config.store.keep_unfinished_days,
+    retention = open_retention(config)
+    chores = (
+        Chore(name="room", every_seconds=ROOM_SECONDS, do=partial(make_room, retention, files)),
+        Chore(name="retention", every_seconds=RETENTION_SECONDS, do=partial(retire, retention, files)),
+        Chore(name="janitor", every_seconds=JANITOR_SECONDS, do=partial(tidy, retention, files)),
     )
     book = Chores(engine)
     shop = Workshop(
@@ -243,7 +266,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
         load=load,
         decoder=Decoder(),
         chores=(
-            Chore(name="upkeep", every_seconds=UPKEEP_SECONDS, do=keep_up),
+            *chores,
             *_reconciling(config, engine, archive, files),
             *open_watch(config).chores(),
         ),

@@ -8,7 +8,6 @@ the views behind the refused object would never come.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import re
@@ -34,7 +33,7 @@ from listener.keys import Keys, Refused, Status, check_uids, read_keys
 from pipeline.decode import DECODABLE
 from pipeline.send import configure_pynetdicom
 from store.archive import Busy, Kept, Reception
-from store.files import Files
+from store.files import RESERVE, Files
 from store.study import ImageKind
 
 LOG = logging.getLogger(__name__)
@@ -174,7 +173,6 @@ class StorageScp:
         max_associations: int = 32,
         image_kinds: Collection[ImageKind] = (),
         strict: bool = False,
-        min_free_bytes: int = 0,
         reuse_port: bool = False,
         limits: Limits | None = None,
         acse_seconds: float = 15.0,
@@ -186,10 +184,9 @@ class StorageScp:
         self._files = files
         self._kept = kept_for(image_kinds)
         self._strict = strict
-        self._min_free_bytes = min_free_bytes
         self._reuse_port = reuse_port
         # Half of the floor is left to transfers under way: those are answered 0xA700 at their end, the next ones are cut off.
-        self._limits = replace(limits or Limits(), room=lambda: files.free_bytes() >= min_free_bytes / 2)
+        self._limits = replace(limits or Limits(), room=lambda: files.has_room(RESERVE))
         self._server: _Server | None = None
         self._ae = AE(ae_title=ae_title)
         self._ae.require_called_aet = True
@@ -285,7 +282,7 @@ class StorageScp:
         return answer
 
     def _check_space(self) -> None:
-        if self._files.free_bytes() < self._min_free_bytes:
+        if not self._files.has_room():
             raise Refused(Status.OUT_OF_RESOURCES, "the disk is nearly full; try again later")
 
     def _store(self, event: Any, received: Path, keys: Keys) -> str:
@@ -410,17 +407,6 @@ def handle_rejected(event: Any) -> None:
         _printable(event.assoc.requestor.primitive.called_ae_title),
         event.assoc.requestor.address,
     )
-
-
-def remove_abandoned(incoming: Path, older_than_seconds: float, now: float) -> int:
-    """Remove what aborted transfers and killed receivers left in `incoming`; the number of files. `now` in seconds since the epoch."""
-    removed = 0
-    for path in incoming.glob("*.dcm"):
-        with contextlib.suppress(FileNotFoundError):  # another receiver was quicker
-            if now - path.stat().st_mtime > older_than_seconds:
-                path.unlink()
-                removed += 1
-    return removed
 
 
 def _stripped(value: str | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -452,36 +452,6 @@ class Archive:
                 # Only the kinds of choices: UIDs would say something of a study that is forgotten later.
                 chosen = {"card": card} if card else {"choices": [word for word in str(release or "").split() if word.startswith("--")]}
                 acts.record(connection, now, person=person, what=kind, why=why, study_instance_uid=study_instance_uid, parameters=chosen)
-
-    # -------------------------------------------------------------------------------------------------------------- upkeep
-
-    def retire_pixels(self, *, keep_images_days: float, keep_unfinished_days: float, limit: int = 1000) -> list[str]:
-        """Let go of images that were kept long enough; the caller removes the returned files. None of a study that owes a delivery."""
-        study, instance, delivery = tables.study, tables.instance, tables.delivery
-        with self._engine.begin() as connection:
-            now = self._clock(connection)
-            owing = sa.exists().where(delivery.c.study_instance_uid == study.c.study_instance_uid, delivery.c.state == "waiting")
-            done = sa.and_(
-                study.c.state.in_((StudyState.ANALYSED, StudyState.IGNORED)),
-                study.c.last_instance_at < now - timedelta(days=keep_images_days),
-            )
-            unfinished = sa.and_(
-                study.c.state.in_((StudyState.HELD, StudyState.INCOMPLETE, StudyState.FAILED, StudyState.WITHDRAWN)),
-                study.c.last_instance_at < now - timedelta(days=keep_unfinished_days),
-            )
-            # A Key Object said not to keep them longer (Data Retention Policy Expired); what still waits to be read is read first.
-            busy = (StudyState.COLLECTING, StudyState.ANALYSING)
-            expired = sa.and_(instance.c.pixels_expire.is_(sa.true()), study.c.state.not_in(busy))
-            found = connection.execute(
-                sa.select(instance.c.id, instance.c.file_name)
-                .join(study, study.c.study_instance_uid == instance.c.study_instance_uid)
-                .where(instance.c.file_name.is_not(None), sa.or_(done, unfinished, expired), sa.not_(owing))
-                .order_by(instance.c.id)
-                .limit(limit)
-            ).all()
-            gone = [row.id for row in found]
-            connection.execute(sa.update(instance).where(instance.c.id.in_(gone)).values(file_name=None, pixels_removed_at=now))
-            return [row.file_name for row in found]
 
     # ------------------------------------------------------------------------------------------------------------ internals
 

@@ -6,10 +6,13 @@ writers wait for each other instead of failing, and an engine of its own for rea
 
 from __future__ import annotations
 
+import fcntl
 import secrets
 import sqlite3
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,9 @@ from store import tables
 #: For modules outside this room: what they hold, and what they may catch.
 Engine = sa.Engine
 DatabaseAway = sa.exc.OperationalError
+
+#: Any number that no other program on the same database uses for its advisory locks.
+_UPGRADE_LOCK = 0x464F5552
 
 #: How long a statement waits for another writer. Orthanc gives up on a C-STORE answer after 10 s; we answer 0xA700 before.
 BUSY_TIMEOUT_SECONDS = 5
@@ -139,6 +145,12 @@ def engine_database(database_url: str) -> str:
     return f"sqlite:///{path.with_name(path.stem + '-engine' + path.suffix)}"
 
 
+def database_folder(database_url: str) -> Path | None:
+    """The folder on whose volume the database grows; None when a server of its own keeps it, which answers for its disk itself."""
+    parsed = make_url(database_url)
+    return Path(str(parsed.database)).parent if parsed.get_backend_name() == "sqlite" else None
+
+
 def alembic_config(engine: sa.Engine) -> AlembicConfig:
     """Alembic's configuration for the migrations of this package, bound to `engine`."""
     config = AlembicConfig()
@@ -147,12 +159,41 @@ def alembic_config(engine: sa.Engine) -> AlembicConfig:
     return config
 
 
-def upgrade(engine: sa.Engine) -> tuple[str | None, str]:
-    """Bring the schema to this release; returns (revision before, revision now)."""
-    before = schema_revision(engine)
-    command.upgrade(alembic_config(engine), "head")
-    after = schema_revision(engine)
-    assert after is not None
+def upgrade(engine: sa.Engine, *, then: Callable[[], None] | None = None) -> tuple[str | None, str]:
+    """Bring the schema to this release, and do `then`; returns (revision before, revision now).
+
+    Two that upgrade at once, also from two hosts, do it one after the other; the second finds nothing left to do.
+    """
+    with _alone(engine):
+        before = schema_revision(engine)
+        command.upgrade(alembic_config(engine), "head")
+        after = schema_revision(engine)
+        assert after is not None
+        _make_identity(engine)
+        if then is not None:
+            then()
+    return before, after
+
+
+@contextmanager
+def _alone(engine: sa.Engine) -> Iterator[None]:
+    """Held by one upgrade at a time: an advisory lock on PostgreSQL, a locked file beside the database on SQLite."""
+    if engine.dialect.name == "sqlite":
+        with Path(f"{engine.url.database}.upgrade").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("SET lock_timeout = 0")
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({_UPGRADE_LOCK})")
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_UPGRADE_LOCK})")
+            connection.exec_driver_sql("RESET lock_timeout")
+
+
+def _make_identity(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         # Identity of this installation: made once, never changed, part of every result object.
         made = uuid.uuid4()
@@ -160,7 +201,6 @@ def upgrade(engine: sa.Engine) -> tuple[str | None, str]:
         insert_or_ignore(connection, tables.installation, {"name": "serial_number", "value": made.hex[:16].upper()})
         # The key of the digests that stand for studies where their UIDs must not.
         insert_or_ignore(connection, tables.installation, {"name": "secret", "value": secrets.token_hex(32)})
-    return before, after
 
 
 def require_current_schema(engine: sa.Engine) -> None:

@@ -203,18 +203,6 @@ class Search:
         with self._engine.begin() as connection:
             return living_processes(connection, role, database_now(connection))
 
-    def known_files(self) -> set[str]:
-        """The names of all files that a row links to."""
-        columns = (
-            tables.instance.c.file_name,
-            tables.score.c.preview_file,
-            tables.score.c.heat_map_file,
-            tables.result_object.c.file_name,
-            tables.result_object.c.png_file,
-        )
-        with self._engine.begin() as connection:
-            return {name for column in columns for name in connection.execute(sa.select(column).where(column.is_not(None))).scalars()}
-
     # ------------------------------------------------------------------------------------------------------ result objects
 
     def search(

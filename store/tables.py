@@ -52,6 +52,17 @@ def _claim() -> tuple[sa.Column[int], sa.Column[str], sa.Column[object]]:
     )
 
 
+def _any_text(column: str) -> sa.Index:
+    """An index of text from DICOM, which may be longer than PostgreSQL's ordinary index takes (2.7 KB): there it is one of hashes."""
+    return sa.Index(None, column, postgresql_using="hash")
+
+
+def _kept(file_name: str, name: str | None = None, columns: tuple[str, ...] = ()) -> sa.Index:
+    """An index of rows that link to a file, by its name (so the janitor asks) or by other `columns`."""
+    kept = sa.text(f"{file_name} IS NOT NULL")
+    return sa.Index(name, *(columns or (file_name,)), sqlite_where=kept, postgresql_where=kept)
+
+
 #: What belongs to the installation and must not change: Device Observer UID, serial number.
 installation = sa.Table(
     "installation",
@@ -74,7 +85,7 @@ study = sa.Table(
     sa.Column("first_instance_at", UtcDateTime, nullable=False),
     sa.Column("last_instance_at", UtcDateTime, nullable=False),
     sa.Column("collecting_since", UtcDateTime, nullable=False),
-    sa.Column("patient_id", sa.Text, nullable=False, server_default="", index=True),
+    sa.Column("patient_id", sa.Text, nullable=False, server_default=""),
     sa.Column("issuer_of_patient_id", sa.Text, nullable=False, server_default=""),
     sa.Column("patient_name", sa.Text, nullable=False, server_default=""),
     sa.Column("patient_birth_date", sa.Text, nullable=False, server_default=""),
@@ -100,6 +111,7 @@ study = sa.Table(
     sa.Column("corrected_by", sa.Text, nullable=False, server_default=""),
     *_claim(),
     sa.Index("ix_study_open", "generation", "settled_generation"),
+    _any_text("patient_id"),
 )
 
 instance = sa.Table(
@@ -149,6 +161,9 @@ instance = sa.Table(
     sa.Column("kvp", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("study_instance_uid", "sop_instance_uid", "file_hash"),
     sa.Index("ix_instance_sender", "calling_ae_title", "received_at"),
+    # Images that still have their pixels, oldest first: what retention looks through.
+    _kept("file_name", "ix_instance_kept", ("pixels_expire", "received_at")),
+    _kept("file_name"),
 )
 
 #: One image read by one model; the first saved result wins.
@@ -176,6 +191,8 @@ score = sa.Table(
     sa.Column("duration_seconds", sa.Float),
     *_claim(),
     sa.UniqueConstraint("instance_id", "model_key"),
+    _kept("preview_file"),
+    _kept("heat_map_file"),
 )
 
 run = sa.Table(
@@ -225,12 +242,16 @@ result_object = sa.Table(
     sa.Column("header", sa.JSON, nullable=False),  # DICOM JSON model (PS3.18 F) without pixel data
     # What QIDO-RS matches, as text; the three groups of the name in lower case.
     sa.Column("study_date", sa.Text, nullable=False, index=True),
-    sa.Column("patient_id", sa.Text, nullable=False, index=True),
+    sa.Column("patient_id", sa.Text, nullable=False),
     sa.Column("patient_name", sa.Text, nullable=False),
     sa.Column("patient_name_ideographic", sa.Text, nullable=False),
     sa.Column("patient_name_phonetic", sa.Text, nullable=False),
-    sa.Column("accession_number", sa.Text, nullable=False, index=True),
+    sa.Column("accession_number", sa.Text, nullable=False),
     sa.Column("modality", sa.String(16), nullable=False),
+    _any_text("patient_id"),
+    _any_text("accession_number"),
+    sa.Index(None, "file_name"),
+    _kept("png_file"),
 )
 
 delivery = sa.Table(

@@ -28,6 +28,7 @@ from store.grouping import Release, RequestKind
 from store.header import header_json, pack_header, read_header, read_part10, unpack_header
 from store.ledger import Ledger
 from store.look import Reading
+from store.retention import Retention
 from store.scoring import Scoring
 from store.search import Search
 from store.study import (
@@ -278,6 +279,11 @@ class SteppedStore:
         self.archive.request(uid(study), RequestKind(kind), request_id=name, person="Kim", why=why, release=asked)
         self.work()
         return self.search.request(name)
+
+    def retention(self, keep_images_days: float, keep_unfinished_days: float) -> Retention:
+        """What may lose its pixels at this store's time."""
+        days = {"keep_images_days": keep_images_days, "keep_unfinished_days": keep_unfinished_days}
+        return Retention(self.engine, self.engine, clock=lambda _connection: self.now, **days)
 
     # --------------------------------------------------------------------------------------------------------------- look
 

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy.exc import OperationalError
 from stepped_store import CEILING, MODEL, RETAKE, FixedRuling, SteppedStore, exam, image, implicit, made_scores, rejection
 
+from pipeline.upkeep import retire
 from store import tables
 from store.archive import Archive, Busy, Kept
 from store.claims import Claims
@@ -958,10 +959,7 @@ def test_a_copy_fetched_after_retention_is_read_by_a_new_model(stepped: SteppedS
         for one in stepped.ledger.batch(claim.workflow_id):
             stepped.ledger.sent(one.delivery_id, 0, "", ask=False)
     stepped.step(10 * 24 * 3600)
-    retired = stepped.archive.retire_pixels(keep_images_days=7, keep_unfinished_days=90)
-    assert len(retired) == 4
-    for name in retired:
-        stepped.files.remove(name)
+    assert retire(stepped.retention(7, 90), stepped.files) == {"images_removed": 4}
     stepped.policy = replace(stepped.policy, model=replace(stepped.policy.model, version="2"))
     stepped.receive(*(implicit(ds) for ds in exam()))
     assert request(stepped) == "accepted"

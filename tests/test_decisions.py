@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000, JPEG2000Lossless
 from stepped_store import CEILING, FixedRuling, SteppedStore, exam, image, implicit, rejection
 
+from pipeline.upkeep import retire
 from store import tables
 from store.ledger import DeliveryState
 from store.study import HANGING_ORDER, View, WhenIncomplete
@@ -414,9 +415,9 @@ def test_an_expired_retention_takes_only_the_pixels(stepped: SteppedStore) -> No
     stepped.receive(*exam(), rejection(exam()[0], exam()[1], title="113039"))
     stepped.settle()
     assert outcomes(stepped) == ["COMPLETE"]
-    assert len(stepped.archive.retire_pixels(keep_images_days=30, keep_unfinished_days=30)) == 0, "not while a delivery is owed"
+    assert retire(stepped.retention(30, 30), stepped.files)["images_removed"] == 0, "not while a delivery is owed"
     send_all(stepped)
-    assert len(stepped.archive.retire_pixels(keep_images_days=30, keep_unfinished_days=30)) == 2
+    assert retire(stepped.retention(30, 30), stepped.files)["images_removed"] == 2
     assert stepped.state() == "analysed"
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from store.files import ORPHAN_AFTER_SECONDS, Files
+from store.files import Files
 
 
 @pytest.fixture
@@ -103,14 +106,47 @@ def test_a_path_comes_from_no_other_name(files: Files, name: str) -> None:
             method(name)
 
 
-def test_orphans_are_old_files_that_no_row_links_to(files: Files) -> None:
-    known, orphan, young = files.write(b"known"), files.write(b"orphan"), files.write(b"young")
-    (files.incoming / "unfinished").write_bytes(b"")
-    now = files.path(young).stat().st_mtime
-    for name in (known, orphan):
-        os.utime(files.path(name), (now - ORPHAN_AFTER_SECONDS - 1,) * 2)
-    assert list(files.orphans({known}, now=now)) == [orphan]
-    assert sorted(files.orphans(set(), now=now + ORPHAN_AFTER_SECONDS + 2)) == sorted([known, orphan, young])
+def test_abandoned_transfers_are_removed_when_old_and_nobody_writes_them(files: Files) -> None:
+    for name in ("a.dcm", "0" * 32, "held.dcm"):
+        (files.incoming / name).write_bytes(b"x")
+    now = files.clock()
+    with (files.incoming / "held.dcm").open("ab"):
+        assert files.remove_abandoned(3600, now + 3500) == 0
+        assert files.remove_abandoned(3600, now + 3700) == 2
+        assert [path.name for path in files.incoming.iterdir()] == ["held.dcm"]
+    assert files.remove_abandoned(3600, now + 3700) == 1
+
+
+def test_a_file_is_as_old_as_its_last_rename(files: Files) -> None:
+    path = incoming(files, b"one")
+    os.utime(path, (1, 1))  # written in 1970: a process that stood still for long, or a restore from backup
+    touched = files.last_touched(files.adopt(path))
+    assert touched is not None and files.clock() - touched < 60
+    assert files.last_touched("ab/" + "0" * 30) is None
+
+
+def test_below_half_of_the_floor_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The floor counts for the volume of the files and for the database's; results may use half of it."""
+    database = tmp_path / "database"
+    files = Files(tmp_path / "files", min_free_bytes=100, database_folder=database)
+    free = {files.root: 100, database: 100}
+    monkeypatch.setattr(shutil, "disk_usage", lambda volume: SimpleNamespace(free=free[volume]))
+    assert files.has_room()
+    for volume in (files.root, database):
+        free[volume] = 99
+        assert not files.has_room() and files.write(b"result")
+        free[volume] = 49
+        with pytest.raises(OSError, match="half of") as raised:
+            files.write(b"result")
+        assert raised.value.errno == errno.ENOSPC
+        free[volume] = 100
+    del free[database]
+    monkeypatch.setattr(shutil, "disk_usage", _away)
+    assert not files.has_room(), "a volume that is away has no room"
+
+
+def _away(volume: Path) -> None:
+    raise OSError(errno.ESTALE, "stale file handle")
 
 
 def test_free_space_is_that_of_the_volume(files: Files) -> None:

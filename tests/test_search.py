@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from mammograms_made import uid
 from pydicom.dataset import Dataset
 from results_made import ResultsMade, page, report
 from stepped_store import SteppedStore, exam, image
 
 from listener.matching import Key, Match, parse_key, parse_match
-from store import tables
 from store.header import header_json
 from store.rows import UnknownStudy
 from store.search import StoredObject
@@ -234,12 +232,3 @@ def test_deliveries_are_listed_newest_first(stepped: SteppedStore) -> None:
     stepped.ledger.refused(listed[0]["id"], 0x0122, "refused")
     assert [line["id"] for line in stepped.search.deliveries("refused")] == [listed[0]["id"]]
     assert len(stepped.search.deliveries(limit=1)) == 1
-
-
-def test_every_file_that_a_row_links_to_is_known(stepped: SteppedStore) -> None:
-    stepped.receive(*exam())
-    stepped.settle()
-    known = stepped.search.known_files()
-    assert {row.file_name for row in stepped.rows(sa.select(tables.instance.c.file_name))} <= known
-    assert {one["file_name"] for one in stepped.study()["runs"][0]["objects"]} <= known
-    assert {row.preview_file for row in stepped.rows(sa.select(tables.score.c.preview_file))} <= known and len(known) == 10

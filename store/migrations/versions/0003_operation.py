@@ -22,9 +22,20 @@ APPEND_ONLY = {
         "CREATE TRIGGER act_append_only BEFORE UPDATE OR DELETE ON act FOR EACH ROW EXECUTE FUNCTION act_is_append_only()",
     ],
 }
+#: Text from DICOM may be longer than PostgreSQL's ordinary index takes: there it gets one of hashes.
+_ANY_TEXT = (("study", "patient_id"), ("result_object", "patient_id"), ("result_object", "accession_number"))
+#: Names of files, where there is one.
+_KEPT = (("instance", "file_name"), ("score", "preview_file"), ("score", "heat_map_file"), ("result_object", "png_file"))
 
 
 def upgrade() -> None:
+    for table, column in _ANY_TEXT:
+        op.drop_index(f"ix_{table}_{column}", table)
+        op.create_index(f"ix_{table}_{column}", table, [column], postgresql_using="hash")
+    for table, column in _KEPT:
+        _create_index_of_kept(f"ix_{table}_{column}", table, [column], column)
+    _create_index_of_kept("ix_instance_kept", "instance", ["pixels_expire", "received_at"], "file_name")
+    op.create_index("ix_result_object_file_name", "result_object", ["file_name"])
     with op.batch_alter_table("study", schema=None) as batch_op:
         batch_op.add_column(sa.Column("rule_priority", sa.Integer(), server_default="5", nullable=False))
         batch_op.add_column(sa.Column("correction", sa.JSON(), nullable=True))
@@ -98,3 +109,8 @@ def upgrade() -> None:
         sa.Column("outcome", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_chore")),
     )
+
+
+def _create_index_of_kept(name: str, table: str, columns: list[str], file_name: str) -> None:
+    kept = sa.text(f"{file_name} IS NOT NULL")
+    op.create_index(name, table, columns, sqlite_where=kept, postgresql_where=kept)
