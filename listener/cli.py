@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version as package_version
 from typing import Annotated
 
 import typer
@@ -19,11 +20,13 @@ from listener import cli_operation, cli_setup, cli_studies, cli_upkeep, logs, pa
 from listener.config import Config, ConfigErrors
 from listener.serve import CannotServe, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
 from listener.terminal import app, configuration
+from pipeline.chores import do_chores
+from pipeline.figures import Figures
 from pipeline.holdings import Unanswered
 from pipeline.model import ModelError
 from pipeline.orthanc import FetchFailed
 from store.archive import Busy
-from store.claims import BEAT_SECONDS
+from store.claims import BEAT_SECONDS, Claims
 from store.database import DatabaseAway, OldSchema
 from store.rows import UnknownStudy
 
@@ -85,6 +88,7 @@ def receive(
 
     config, stopped = _role(context, child)
     archive, claims, files = parts.open_archive(config), parts.open_claims(config), parts.open_files(config)
+    figures = Figures()
     scp = StorageScp(
         ae_title=config.dicom.ae_title,
         host=config.dicom.host,
@@ -96,6 +100,7 @@ def receive(
         image_kinds=parts.image_kinds(config),
         strict=config.dicom.strict,
         reuse_port=shared_port,
+        figures=figures,
     )
     with first_free(parts.data_folder(config), "receive") as index:
         try:
@@ -103,19 +108,26 @@ def receive(
         except CannotListen as error:
             raise CannotServe(str(error)) from error
         process = parts.process_name("receive", index)
-        _beat(claims.beat, process, "receive")
-        while not stopped.wait(BEAT_SECONDS):
-            _beat(claims.beat, process, "receive")
+        _live(claims, process, "receive", figures, stopped)
         scp.shutdown()
-        _beat(claims.leave, process)
+        _leave(claims, process)
 
 
-def _beat(tell: Callable[..., None], *arguments: str) -> None:
-    try:
-        tell(*arguments)
-    except DatabaseAway:
-        # C-STORE answers 0xA700 meanwhile; the next beat tries again.
-        log.warning("database not reachable role=%s", arguments[-1])
+def _live(claims: Claims, process: str, role: str, figures: Figures, stopped: threading.Event) -> None:
+    """Renew the lease of this process until `stopped`."""
+    while True:
+        try:
+            claims.beat(process, role, figures.snapshot(), figures.alive_seconds())
+        except DatabaseAway:
+            # C-STORE answers 0xA700 meanwhile; the next beat tries again.
+            log.warning("database not reachable role=%s", role)
+        if stopped.wait(BEAT_SECONDS):
+            return
+
+
+def _leave(claims: Claims, process: str) -> None:
+    with suppress(DatabaseAway):  # the lease ends by itself
+        claims.leave(process)
 
 
 @app.command()
@@ -131,7 +143,8 @@ def work(context: typer.Context, child: Child = False) -> None:
 
 @app.command()
 def web(context: typer.Context, child: Child = False) -> None:
-    """Answer QIDO-RS, WADO-RS and health questions over HTTP."""
+    """Answer QIDO-RS, WADO-RS, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
+    from listener.metrics import exposition
     from listener.web import CannotListen, create_app, run
 
     config = configuration(context)
@@ -149,11 +162,26 @@ def web(context: typer.Context, child: Child = False) -> None:
             log.error("database not reachable reason=%r", str(error.orig))
             return ["the database does not answer"]
 
-    application = create_app(results=search, file_path=files.path, ready=ready)
-    try:
-        run(application, config.http.host, config.http.port)
-    except CannotListen as error:
-        raise CannotServe(str(error)) from error
+    watch, claims, stopped = parts.open_watch(config), parts.open_claims(config), threading.Event()
+    metrics = exposition(watch.condition.facts, watch.free_bytes, watch.limits.min_free_bytes, package_version("fourview"))
+    application = create_app(results=search, file_path=files.path, ready=ready, metrics=metrics)
+    with first_free(parts.data_folder(config), "web") as index:
+        process = parts.process_name("web", index)
+        beside = [
+            threading.Thread(target=_live, args=[claims, process, "web", Figures(), stopped], daemon=True),
+            # People must be told that no worker runs: no worker does it.
+            threading.Thread(target=do_chores, args=[watch.chores(), parts.open_chores(config), process, stopped], daemon=True),
+        ]
+        for one in beside:
+            one.start()
+        try:
+            run(application, config.http.host, config.http.port)
+        except CannotListen as error:
+            raise CannotServe(str(error)) from error
+        finally:
+            stopped.set()
+            beside[0].join()
+            _leave(claims, process)
 
 
 def _role(context: typer.Context, child: bool) -> tuple[Config, threading.Event]:

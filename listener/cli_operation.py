@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import shutil
+from functools import partial
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -10,8 +12,11 @@ import typer
 
 from listener import check as acceptance
 from listener import parts, reread
+from listener import status as in_trouble
+from listener.config import Config
 from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_findings, print_json
+from store.condition import Facts
 from store.pauses import Paused
 
 
@@ -55,6 +60,41 @@ def devices(
         for name, words in counts.items():
             if one[name]:
                 print(f"    {one[name]} {words}")
+
+
+@app.command()
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """How the installation fares, what is in trouble first; exit code 1 on trouble, for Nagios and cron."""
+    config = configuration(context)
+    found = in_trouble.status(partial(_facts, config), _free_bytes(config), parts.alert_limits(config))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print(in_trouble.in_words(found, ZoneInfo(config.site.timezone)), end="")
+    if found.troubles:
+        raise typer.Exit(1)
+
+
+def _facts(config: Config) -> Facts:
+    return parts.open_condition(config).facts()
+
+
+def _free_bytes(config: Config) -> int | None:
+    try:
+        return shutil.disk_usage(config.store.files).free  # `Files` would make the folder
+    except OSError:
+        return None
+
+
+@app.command()
+def alerts(context: typer.Context, as_json: AsJson = False) -> None:
+    """List what people are told and what is not settled yet, oldest first."""
+    config = configuration(context)
+    found = [one for one in parts.open_condition(config).facts().alerts if one["cleared_at"] is None]
+    if as_json:
+        print_json(found)
+    else:
+        print(in_trouble.alerts_in_words(found, ZoneInfo(config.site.timezone)), end="")
 
 
 @app.command()

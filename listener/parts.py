@@ -16,6 +16,7 @@ from store.accounting import Accounting
 from store.acts import Acts
 from store.alerts import Alerts, Limits
 from store.archive import Archive
+from store.chores import Chores
 from store.claims import Claims
 from store.condition import Condition
 from store.database import (
@@ -107,6 +108,11 @@ def open_watch(config: Config) -> Watch:
     alerts = Alerts(_current(write_engine(config.store.database)))
     limits = alert_limits(config)
     return Watch(condition=open_condition(config), alerts=alerts, files=open_files(config), limits=limits, url=config.alert.url)
+
+
+def open_chores(config: Config) -> Chores:
+    """The book of chores; raises OldSchema like `open_archive`."""
+    return Chores(_current(write_engine(config.store.database)))
 
 
 def open_files(config: Config) -> Files:
@@ -225,7 +231,6 @@ def make_worker(config: Config, *, index: int) -> Worker:
     from pipeline.upkeep import JANITOR_SECONDS, RETENTION_SECONDS, ROOM_SECONDS, make_room, retire, tidy
     from pipeline.work import Worker
     from pipeline.workshop import LoadedModel, Workshop
-    from store.chores import Chores
     from store.ledger import Ledger
 
     engine = _current(write_engine(config.store.database))
@@ -279,7 +284,6 @@ def _reconciling(config: Config, engine: Engine, archive: Archive, files: Files)
     """The scheduled comparison with the PACS, asked for at once: a start may follow upon hours in which nobody listened."""
     from listener import reconcile
     from pipeline.chores import Chore
-    from store.chores import Chores
 
     if config.study.reconcile == "off" or not config.study.fetch_from:
         return ()

@@ -31,6 +31,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from listener.guard import Limits, guard
 from listener.keys import Keys, Refused, Status, check_uids, read_keys
 from pipeline.decode import DECODABLE
+from pipeline.figures import Figures
 from pipeline.send import configure_pynetdicom
 from store.archive import Busy, Kept, Reception
 from store.files import RESERVE, Files
@@ -175,6 +176,7 @@ class StorageScp:
         strict: bool = False,
         reuse_port: bool = False,
         limits: Limits | None = None,
+        figures: Figures | None = None,
         acse_seconds: float = 15.0,
         network_seconds: float = 60.0,
     ) -> None:
@@ -184,6 +186,7 @@ class StorageScp:
         self._files = files
         self._kept = kept_for(image_kinds)
         self._strict = strict
+        self._figures = figures or Figures()
         self._reuse_port = reuse_port
         # Half of the floor is left to transfers under way: those are answered 0xA700 at their end, the next ones are cut off.
         self._limits = replace(limits or Limits(), room=lambda: files.has_room(RESERVE))
@@ -261,10 +264,13 @@ class StorageScp:
             outcome, status, comment = "failed", Status.UNEXPECTED, "internal error of the receiver; its log says more"
         finally:
             received.unlink(missing_ok=True)
+        seconds = time.monotonic() - started
+        self._figures.add("instances_received", outcome)
+        self._figures.took("stage_seconds", "reception", seconds)
         LOG.log(
             logging.INFO if status is Status.SUCCESS else logging.WARNING,
             "instance outcome=%r status=0x%04X study_instance_uid=%s sop_instance_uid=%s sop_class_uid=%s calling_ae_title=%s "
-            "size_bytes=%d milliseconds=%d comment=%r",
+            "size_bytes=%d seconds=%.3f comment=%r",
             outcome,
             status,
             _printable(keys.study_instance_uid if keys else ""),
@@ -272,7 +278,7 @@ class StorageScp:
             _printable(event.request.AffectedSOPClassUID),
             _printable(event.assoc.requestor.ae_title),
             size_bytes,
-            (time.monotonic() - started) * 1000,
+            seconds,
             comment,
         )
         answer = Dataset()
@@ -300,6 +306,8 @@ class StorageScp:
             calling_ae_title=event.assoc.requestor.ae_title,
             called_ae_title=event.assoc.requestor.primitive.called_ae_title,
         )
+        if ignored and kept is Kept.IGNORED:
+            self._figures.add("instances_ignored", ignored)
         return kept.value
 
     def _check(self, keys: Keys, request: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,8 +43,15 @@ class CannotListen(Exception):
     """The address for HTTP cannot be had; the text says which and what to do."""
 
 
-def create_app(*, results: Search, file_path: Callable[[str], Path], ready: Callable[[], list[str]]) -> FastAPI:
-    """The application. `file_path` finds the file that a stored object names; `ready` returns what keeps us from working, in words."""
+def create_app(
+    *,
+    results: Search,
+    file_path: Callable[[str], Path],
+    ready: Callable[[], list[str]],
+    metrics: Callable[[], tuple[bytes, str]] | None = None,
+) -> FastAPI:
+    """The application. `file_path` finds the file that a stored object names; `ready` returns what keeps us from working, in words;
+    `metrics` what Prometheus reads, and its content type."""
     # the pages of /docs and /redoc load scripts from elsewhere, which a hospital's network does not reach
     app = FastAPI(title="Fourview", version=_version(), docs_url=None, redoc_url=None)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
@@ -63,6 +70,14 @@ def create_app(*, results: Search, file_path: Callable[[str], Path], ready: Call
         """Whether a study that comes now would be kept and read."""
         complaints = ready()
         return JSONResponse({"ready": not complaints, "complaints": complaints}, status_code=503 if complaints else 200)
+
+    if metrics is not None:
+
+        @app.get("/metrics", include_in_schema=False)
+        def _metrics() -> Response:
+            """What Prometheus reads; it names no patient and no study."""
+            content, content_type = metrics()
+            return Response(content, headers={"Content-Type": content_type})
 
     return app
 
@@ -125,8 +140,8 @@ class Shield:
             # the raw path is still percent-encoded, so that it cannot forge a log line; the query is left out: it may name a patient
             path = scope.get("raw_path", b"").decode("latin-1")[:300]
             seconds = time.monotonic() - started
-            # A load balancer asks these every second; their answers are for it, not for the log.
-            level = logging.DEBUG if path in ("/healthz", "/readyz") else logging.INFO
+            # A load balancer or Prometheus asks these all the time; their answers are for it, not for the log.
+            level = logging.DEBUG if path in ("/healthz", "/readyz", "/metrics") else logging.INFO
             logger.log(level, "event=http method=%s path=%s status=%d duration_seconds=%.3f", scope["method"], path, status, seconds)
 
 

@@ -43,10 +43,16 @@ class Watch:
             Chore(name="senders", every_seconds=SENDER_SECONDS, do=self.look_at_senders, abandoned_seconds=SENDER_SECONDS),
         )
 
+    def free_bytes(self) -> int | None:
+        """Free space of the files folder; None when it cannot be read."""
+        try:
+            return self.files.free_bytes()
+        except OSError:
+            return None
+
     def look(self) -> dict[str, int]:
         """Find what is wrong, and tell what is not told yet."""
-        free = free_bytes(self.files)
-        found = causes(self.condition.facts(), self.limits, free, self.alerts.standing())
+        found = causes(self.condition.facts(), self.limits, self.free_bytes(), self.alerts.standing())
         raised, cleared = self.alerts.settle(found, [kind for kind in AlertKind if kind not in OF_SENDERS], tell=bool(self.url))
         return {"raised": raised, "cleared": cleared, "told": self._tell()}
 
@@ -68,14 +74,6 @@ class Watch:
             self.alerts.told(message)
             told += 1
         return told
-
-
-def free_bytes(files: Files) -> int | None:
-    """Free space of the files folder; None when it cannot be read."""
-    try:
-        return files.free_bytes()
-    except OSError:
-        return None
 
 
 def body(message: Message) -> dict[str, Any]:

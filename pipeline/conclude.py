@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from io import BytesIO
@@ -134,6 +135,7 @@ def _conclude(shop: Workshop, study_instance_uid: str) -> None:
         }
         shop.archive.settle_unchanged(study_instance_uid, reason, destinations)
         return
+    started = time.monotonic()
     objects, notes = _write_objects(shop, reading, cause)
     number = shop.archive.save_version(
         study_instance_uid,
@@ -147,7 +149,10 @@ def _conclude(shop: Workshop, study_instance_uid: str) -> None:
             notes=notes,
         ),
     )
-    log.info("version saved study_instance_uid=%s version=%d outcome=%s", study_instance_uid, number, reading.outcome)
+    seconds = time.monotonic() - started
+    shop.figures.took("stage_seconds", "report", seconds)
+    words = "version saved study_instance_uid=%s version=%d outcome=%s seconds=%.3f"
+    log.info(words, study_instance_uid, number, reading.outcome, seconds)
 
 
 def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[NewObject, ...], tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from pipeline.orthanc import find_instance_by_dicomweb
@@ -31,18 +32,26 @@ def deliver(shop: Workshop, workflow_id: str) -> None:
 def _send(shop: Workshop, pacs: Pacs, waiting: Sequence[Delivery]) -> None:
     if not waiting:
         return
+    started = time.monotonic()
     answers = send(pacs, shop.installation.ae_title, [shop.files.path(one.file_name) for one in waiting])
+    seconds = time.monotonic() - started
+    shop.figures.took("stage_seconds", "send", seconds)
     for one, answer in zip(waiting, answers, strict=True):
         log.info(
-            "delivery destination=%s sop_instance_uid=%s outcome=%s status=%s",
+            "delivery destination=%s study_instance_uid=%s sop_instance_uid=%s outcome=%s status=%s batch=%d batch_seconds=%.3f",
             pacs.name,
+            one.study_instance_uid,
             one.sop_instance_uid,
             answer.outcome,
             answer.status,
+            len(waiting),
+            seconds,
         )
+        shop.figures.add("objects_sent", str(answer.outcome))
         match answer.outcome:
             case SendOutcome.SENT:
-                shop.ledger.sent(one.delivery_id, answer.status, answer.reason, ask=pacs.confirm != "none")
+                lag = shop.ledger.sent(one.delivery_id, answer.status, answer.reason, ask=pacs.confirm != "none")
+                shop.figures.took("delivery_lag_seconds", pacs.name, lag)
             case SendOutcome.REFUSED:
                 shop.ledger.refused(one.delivery_id, answer.status, answer.reason)
             case SendOutcome.RETRY:
@@ -51,6 +60,7 @@ def _send(shop: Workshop, pacs: Pacs, waiting: Sequence[Delivery]) -> None:
 
 def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery]) -> None:
     for one in sent:
+        started = time.monotonic()
         uids = {
             "study_instance_uid": one.study_instance_uid,
             "series_instance_uid": one.series_instance_uid,
@@ -60,6 +70,14 @@ def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery]) -> None:
             found = find_instance_by_dicomweb(pacs, **uids)
         else:
             found = find_instance(pacs, shop.installation.ae_title, **uids)
+        log.info(
+            "confirmation destination=%s study_instance_uid=%s sop_instance_uid=%s answer=%s seconds=%.3f",
+            pacs.name,
+            one.study_instance_uid,
+            one.sop_instance_uid,
+            found,
+            time.monotonic() - started,
+        )
         if found is Found.PRESENT:
             shop.ledger.confirmed(one.delivery_id)
         else:

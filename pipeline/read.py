@@ -37,12 +37,15 @@ def read_image(shop: Workshop, score_id: int) -> None:
             raise DecodeFailed("its pixels are no longer kept; reprocess the study with --from-orthanc", permanent=True)
         shop.files.check(task.file_name)
         frame = shop.decoder.decode(shop.files.path(task.file_name))
+        decoded = time.monotonic()
         header = shop.scoring.header(task.instance_id)
         if shop.scoring.save_pixel_hash(score_id, frame.pixel_hash, breast_edge(frame.pixels, header)):
             return
         if uniform(frame.pixels):
             raise DecodeFailed(UNIFORM, permanent=True)
+        begun = time.monotonic()
         scores, picture, heat_map = score_image(frame.pixels, header, model)
+        classified = time.monotonic()
         preview_file = shop.files.write(picture)
         heat_map_file = shop.files.write(heat_map) if heat_map is not None else None
     except FileGone as error:
@@ -68,7 +71,16 @@ def read_image(shop: Workshop, score_id: int) -> None:
         for name in (preview_file, heat_map_file):
             if name is not None:
                 shop.files.remove(name)
-    log.info("image read sop_instance_uid=%s seconds=%.3f", task.sop_instance_uid, seconds)
+    shop.figures.took("stage_seconds", "decode", decoded - started)
+    shop.figures.took("stage_seconds", "classify", classified - begun)
+    log.info(
+        "image read study_instance_uid=%s sop_instance_uid=%s seconds=%.3f decode_seconds=%.3f classify_seconds=%.3f",
+        task.study_instance_uid,
+        task.sop_instance_uid,
+        seconds,
+        decoded - started,
+        classified - begun,
+    )
 
 
 def score_image(pixels: np.ndarray[Any, Any], header: Dataset, model: LoadedModel) -> tuple[Scores, bytes, bytes | None]:

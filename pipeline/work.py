@@ -103,7 +103,7 @@ class Worker:
         """Warm up, then launch the engine: unfinished workflows of this executor go on."""
         warm_up(self._shop)
         self._shop.chore_book.give_back(self._executor_id)
-        self._shop.claims.beat(self._executor_id, "work")  # before the first claim, or another worker takes it for a dead one's
+        self._beat()  # before the first claim, or another worker takes it for a dead one's
         DBOS.listen_queues(list(_QUEUES))
         DBOS.launch()
         for name, concurrency in _QUEUES.items():
@@ -124,12 +124,16 @@ class Worker:
                     self.sweep()
                 if time.monotonic() - beaten >= BEAT_SECONDS:
                     beaten = time.monotonic()
-                    self._shop.claims.beat(self._executor_id, "work")
+                    self._beat()
             except DatabaseAway as error:
                 # A database that is away or busy comes back; nothing is lost meanwhile, since nothing was answered.
                 log.warning("database not reachable, trying again reason=%s", error.orig)
                 stopped.wait(1.0)
             _woken.wait(TICK_SECONDS)
+
+    def _beat(self) -> None:
+        figures = self._shop.figures
+        self._shop.claims.beat(self._executor_id, "work", figures.snapshot(), figures.alive_seconds())
 
     def close(self) -> None:
         """Stop the engine, after giving running workflows a few seconds."""

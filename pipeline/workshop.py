@@ -6,12 +6,13 @@ The steps (`read`, `conclude`, `deliver`) take it as their first argument; `work
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from pipeline import rules
 from pipeline.chores import Chore
 from pipeline.decode import Decoder
+from pipeline.figures import Figures
 from pipeline.model import Classifier
 from pipeline.send import Pacs
 from store.archive import Archive
@@ -50,3 +51,4 @@ class Workshop:
     load: Callable[[str], LoadedModel]  # by the path of its card, "" for the site's; raises ModelError
     decoder: Decoder
     chores: tuple[Chore, ...] = ()
+    figures: Figures = field(default_factory=Figures)

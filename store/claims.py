@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -58,14 +58,15 @@ class Claims:
                 released += connection.execute(sa.update(row).where(row.c.workflow_id.in_(workflow_ids)).values(**values)).rowcount
             return released + take_back(connection, workflow_ids, reason, deadly, now)
 
-    def beat(self, process: str, role: str) -> None:
-        """This process lives and is ready to work."""
+    def beat(self, process: str, role: str, figures: Mapping[str, float] | None = None, alive_seconds: float = 0.0) -> None:
+        """This process lives and is ready to work; `figures` is what it counted in the `alive_seconds` since it started."""
         row = tables.lease
         with self._engine.begin() as connection:
             now = self._clock(connection)
-            renewed = connection.execute(sa.update(row).where(row.c.process == process).values(beat_at=now)).rowcount
+            counted = {"figures": dict(figures or {}), "started_at": now - timedelta(seconds=alive_seconds)}
+            renewed = connection.execute(sa.update(row).where(row.c.process == process).values(beat_at=now, **counted)).rowcount
             if not renewed:
-                insert_or_ignore(connection, row, {"process": process, "role": role, "beat_at": now})
+                insert_or_ignore(connection, row, {"process": process, "role": role, "beat_at": now, **counted})
 
     def living(self, role: str) -> list[str]:
         """The processes of a role that renewed their lease lately."""

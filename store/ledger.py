@@ -130,9 +130,9 @@ class Ledger:
             ).all()
             return [Delivery(one[0], one[1], DeliveryState(one[2]), *one[3:]) for one in found]
 
-    def sent(self, delivery_id: int, status: int | None, reason: str, *, ask: bool) -> None:
-        """The destination answered Success. `ask`: it shall be asked whether it has the object."""
-        self._settle(delivery_id, DeliveryState.SENT, status, reason, retry_seconds=0.0 if ask else None)
+    def sent(self, delivery_id: int, status: int | None, reason: str, *, ask: bool) -> float:
+        """The destination answered Success; seconds since the delivery was made. `ask`: it shall be asked whether it has the object."""
+        return self._settle(delivery_id, DeliveryState.SENT, status, reason, retry_seconds=0.0 if ask else None)
 
     def refused(self, delivery_id: int, status: int | None, reason: str) -> None:
         """It will not go well until somebody changes something: stop at once and say what."""
@@ -168,13 +168,13 @@ class Ledger:
         retry_seconds: float | None,
         retry_days: float | None = None,
         confirming: bool = False,
-    ) -> None:
+    ) -> float:
         row = tables.delivery
         with self._engine.begin() as connection:
             now = self._clock(connection)
             before = connection.execute(sa.select(row).where(row.c.id == delivery_id).with_for_update()).one()
             if before.state == DeliveryState.CANCELLED and state is not DeliveryState.SENT:
-                return  # cancelled while it was on its way, and it did not arrive: it stays so
+                return 0.0  # cancelled while it was on its way, and it did not arrive: it stays so
             values: dict[str, object] = {"workflow_id": None, "state": state, "due_at": None, "reason": reason}
             if status is not None:
                 values["status"] = status
@@ -201,6 +201,7 @@ class Ledger:
             if (str(state), reason) != (before.state, before.reason):
                 line = f"{before.destination}: {before.sop_instance_uid} {state}"
                 say(connection, before.study_instance_uid, now, line, reason if state is not DeliveryState.SENT else "")
+            return float((now - before.created_at).total_seconds())
 
 
 def _pause(first: float, tries: int, delivery_id: int) -> float:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from listener.cli import app
+from listener.metrics import METRICS
 from listener.serve import GRACE_SECONDS
 
 PROJECT = Path(__file__).parent.parent
@@ -219,3 +220,14 @@ def test_licence_is_the_one_that_the_package_names() -> None:
     assert text.split() and " ".join(text.split()[:6]) == "Apache License Version 2.0, January 2004"
     assert "END OF TERMS AND CONDITIONS" in text
     assert tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"
+
+
+def test_alert_rules_ask_for_metrics_that_there_are() -> None:
+    rules = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "fourview.rules.yaml").read_text())["groups"][0]["rules"]
+    asked = {name for rule in rules for name in re.findall(r"fourview_\w+", rule["expr"])}
+    assert asked
+    assert asked <= METRICS, asked - METRICS
+    operations = (PROJECT / "docs" / "operations.md").read_text()
+    for rule in rules:
+        assert {"summary", "action"} == set(rule["annotations"])
+        assert rule["alert"] in operations, rule["alert"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -37,6 +38,17 @@ def test_an_event_is_one_json_object_with_its_fields() -> None:
         "seconds": "0.250",
         "reason": "on disk",
     }
+
+
+def test_every_line_about_a_study_has_its_digest_beside_the_uid() -> None:
+    _, lines = run(
+        "log = logging.getLogger('store.rows')\n"
+        "for uid in ('1.2.3', '1.2.3', '1.2.4'): log.info('study state study_instance_uid=%s', uid)\n"
+        "log.info('listening')"
+    )
+    first, again, other, none = (line.get("study") for line in lines)
+    assert first == again == hashlib.sha256(b"1.2.3").hexdigest()[:16] != other
+    assert lines[0]["study_instance_uid"] == "1.2.3" and none is None
 
 
 def test_a_field_never_replaces_what_every_line_has() -> None:

@@ -35,6 +35,7 @@ HOMES = {
     "dicomweb_client": ["pipeline/orthanc.py"],
     "rule_engine": ["pipeline/rules.py"],
     "typer": ["listener/*"],
+    "prometheus_client": ["listener/metrics.py"],
 }
 
 

@@ -1,0 +1,127 @@
+"""`fourview status`: trouble first and what to do, exit code 1; it needs no process and, to say that it is away, no database."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import sqlalchemy as sa
+from stepped_store import SteppedStore, exam
+from test_alerts import GIB, LIMITS, hold
+from typer.testing import CliRunner
+
+from listener.cli import app
+from listener.status import Status, alerts_in_words, in_words, status
+from store.alerts import AlertKind, Alerts, Cause
+from store.condition import Condition, Facts
+
+LONDON = ZoneInfo("Europe/London")
+
+
+def looked(stepped: SteppedStore, free: int | None = 50 * GIB) -> Status:
+    return status(Condition(stepped.engine).facts, free, LIMITS)
+
+
+def living(stepped: SteppedStore) -> None:
+    stepped.now = datetime.now(UTC)
+    for role in ("receive", "work", "web"):
+        stepped.claims.beat(f"here:{role}:0", role)
+
+
+def test_when_all_is_well_it_says_so(stepped: SteppedStore) -> None:
+    living(stepped)
+    stepped.receive(*exam())
+    stepped.settle()
+    living(stepped)
+    found = looked(stepped)
+    text = in_words(found, LONDON)
+    assert found.troubles == () and text.startswith("OK")
+    assert "Process     work     here:work:0" in text and "Studies     analysed 1" in text and "Deliveries  pacs: waiting 2" in text
+    assert "50.0 GiB free, nothing is received below 10 GiB" in text
+    shown = found.as_json()
+    assert shown["ok"] is True and shown["deliveries"] == [{"destination": "pacs", "state": "waiting", "count": 2}]
+
+
+def test_trouble_comes_first_each_with_what_to_do(stepped: SteppedStore) -> None:
+    hold(stepped)
+    found = looked(stepped, free=5 * GIB)
+    lines = in_words(found, LONDON).splitlines()
+    assert lines[0] == "TROUBLE: 4"
+    assert [line.strip() for line in lines[1:9:2]] == [one.text for one in found.troubles]
+    assert all(line.strip().startswith("-> ") for line in lines[2:9:2])
+    assert "no receiver is running" in lines[1] and "no worker is running" in lines[3]
+    assert "SECRET" not in "\n".join(lines)
+
+
+def test_a_webhook_that_fails_is_a_trouble(stepped: SteppedStore) -> None:
+    living(stepped)
+    alerts = Alerts(stepped.engine)
+    silent = Cause(cause="silent:ROOM1", kind=AlertKind.SILENT, text="ROOM1 is silent", command="fourview check")
+    alerts.settle([silent], [AlertKind.SILENT], tell=True)
+    [message] = alerts.due()
+    alerts.not_told(message, "answered 503")
+    texts = [one.text for one in looked(stepped).troubles]
+    assert texts == ["ROOM1 is silent", "the webhook did not take 1 alerts: answered 503"]
+    assert "not told: answered 503" in alerts_in_words(Condition(stepped.engine).facts().alerts, LONDON)
+
+
+def test_a_database_that_is_away_is_said_in_words() -> None:
+    def away() -> Facts:
+        raise sa.exc.OperationalError("SELECT 1", {}, Exception("connection refused"))
+
+    found = status(away, None, LIMITS)
+    text = in_words(found, LONDON)
+    assert text.startswith("TROUBLE: 1\n  the database does not answer (connection refused)") and "Database    away" in text
+    assert found.as_json()["database"] == "away" and found.as_json()["ok"] is False
+
+
+CONFIG = """
+[store]
+database = "{database}"
+files = "files"
+[model]
+card = "card.toml"
+[[rule]]
+name = "all"
+when = 'true'
+action = "ignore"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG.format(database="sqlite:///unused.db"))
+    monkeypatch.setenv("FOURVIEW_STORE__DATABASE", database_url)
+    return path
+
+
+def run(config: Path, *arguments: str, code: int) -> str:
+    done = CliRunner().invoke(app, ["--config", str(config), *arguments])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_the_commands_of_operation(config: Path) -> None:
+    found = json.loads(run(config, "status", "--json", code=1))
+    assert found["ok"] is False and [one["text"][:11] for one in found["troubles"]][:2] == ["no receiver", "no worker i"]
+    assert "sending is paused until" in run(config, "pause", "sending", "--reason", "PACS is moved", code=0)
+    assert "was paused already" in run(config, "pause", "sending", code=0)
+    assert "Paused      sending is paused since" in run(config, "status", code=1)
+    assert "sending goes on" in run(config, "resume", "sending", code=0)
+    assert "was not paused" in run(config, "resume", "sending", code=0)
+    acts = json.loads(run(config, "acts", "--since", "1h", "--json", code=0))
+    assert [(one["what"], one["why"]) for one in acts] == [("resume sending", ""), ("pause sending", "PACS is moved")]
+    assert "PACS is moved" in run(config, "acts", code=0)
+    assert run(config, "alerts", code=0) == ""
+    run(config, "acts", "--since", "soon", code=2)
+    run(config, "pause", "lunch", code=2)
+
+
+def test_status_without_a_database_server_ends_with_1(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOURVIEW_STORE__DATABASE", "postgresql+psycopg://fourview@127.0.0.1:9/none")
+    text = run(config, "status", code=1)
+    assert "the database does not answer" in text and "Traceback" not in text
