@@ -58,6 +58,22 @@ bench: $(STAMP) ## measure: views, grouping, and from the last C-STORE answer to
 	$(BIN)/python benchmarks/look_cost.py
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/time_to_result.py
 
+ROUNDS ?= 200
+DATABASE ?= sqlite
+
+.PHONY: torture
+torture: $(STAMP) ## kill -9 of every process, ROUNDS=200 times on DATABASE=sqlite|postgresql, and count (needs Orthanc, dcmtk)
+	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/torture.py --rounds $(ROUNDS) --database $(DATABASE)
+	FOURVIEW_EVERY_STATEMENT=1 $(BIN)/python -m pytest -q tests/test_interleavings.py
+
+.PHONY: soak
+soak: $(STAMP) ## 10,000 associations and 10,000 bare TCP connects: memory, threads and files of the receiver
+	$(BIN)/python benchmarks/soak.py
+
+.PHONY: scale
+scale: $(STAMP) ## studies per hour for 1, 2, 4 and 8 workers on PostgreSQL, with a model that only sleeps (needs dcmtk)
+	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/scale_out.py
+
 .PHONY: pixelmed-check
 pixelmed-check: $(STAMP) ## optional: PixelMed's validator on an SR of each kind (Debian's libpixelmed-java)
 	PYTHON=$(BIN)/python deploy/pixelmed_check.sh

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,49 +26,83 @@ def postgres_programs() -> Path | None:
     return versions[-1].parent if versions else None
 
 
-@contextmanager
-def running_postgres(programs: Path, port: int) -> Iterator[str]:
-    """A fresh cluster on loopback; the address of its server without a database name.
+class PostgresProcess:
+    """A cluster of its own on loopback, which can be stopped and started again. What is committed survives a stop, not a power cut.
 
     PostgreSQL refuses to run as root, so root lends it the user of Debian's package.
     """
-    as_user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="fourview-postgres-"))
-    try:
-        if as_user:
-            shutil.chown(folder, "postgres", "postgres")
-        data = folder / "data"
-        made = subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "fourview", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            check=False,
-            **as_user,
-        )
-        assert made.returncode == 0, made.stdout + made.stderr
-        settings = {
+
+    def __init__(self, programs: Path, port: int, **settings: object) -> None:
+        self.url = f"postgresql+psycopg://fourview@127.0.0.1:{port}"
+        self._programs = programs
+        self._as_user: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        self._folder = Path(tempfile.mkdtemp(prefix="fourview-postgres-"))
+        self._server: subprocess.Popen[bytes] | None = None
+        made_up = {
             "listen_addresses": "127.0.0.1",
             "port": port,
-            "unix_socket_directories": folder,
+            "unix_socket_directories": self._folder,
             "fsync": "off",
             "full_page_writes": "off",
             "synchronous_commit": "off",
             "max_connections": 60,
             "shared_buffers": "32MB",
+            **settings,
         }
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen([programs / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder, **as_user)
-        url = f"postgresql+psycopg://fourview@127.0.0.1:{port}"
-        try:
-            _wait_for(url, server, folder / "log")
-            yield url
-        finally:
-            server.send_signal(signal.SIGQUIT)  # "immediate": nothing of it is needed any more
-            server.wait(30)
+        self._options = [word for name, value in made_up.items() for word in ("-c", f"{name}={value}")]
+        if self._as_user:
+            shutil.chown(self._folder, "postgres", "postgres")
+        made = subprocess.run(
+            [programs / "initdb", "-D", self._folder / "data", "-U", "fourview", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"],
+            capture_output=True,
+            text=True,
+            cwd=self._folder,
+            check=False,
+            **self._as_user,
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            self._server = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._folder / "data", *self._options],
+                stdout=output,
+                stderr=output,
+                cwd=self._folder,
+                **self._as_user,
+            )
+        _wait_for(self.url, self._server, log)
+
+    def stop(self) -> None:
+        """At once, as after a crash: the next start recovers from the log."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGQUIT)
+            self._server.wait(30)
+            self._server = None
+
+    def pids(self) -> list[int]:
+        """Its processes."""
+        if self._server is None:
+            return []
+        children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text().split()
+        return [self._server.pid, *map(int, children)]
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def running_postgres(programs: Path, port: int) -> Iterator[str]:
+    """A fresh cluster on loopback; the address of its server without a database name."""
+    server = PostgresProcess(programs, port)
+    try:
+        server.start()
+        yield server.url
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

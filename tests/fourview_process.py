@@ -1,4 +1,4 @@
-"""A real Fourview for one test: `fourview serve` as a process of its own, with its own folder, ports and configuration."""
+"""A real Fourview for one test: `fourview serve`, or its roles on several hosts, with a folder, ports and a configuration of their own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
@@ -34,7 +35,10 @@ trained = false
 
 
 class FourviewProcess:
-    """One installation. `options` are lines of the configuration by table: {"study": "give_up_after_seconds = 2"}."""
+    """One installation: `start` runs it as `serve`, `role` as single processes that believe themselves on the hosts that they are told.
+
+    `study`, `card` and `tables` are lines of the configuration's [study], of the simulated model's card, and whole further tables.
+    """
 
     def __init__(
         self,
@@ -47,19 +51,27 @@ class FourviewProcess:
         rule: str = 'Modality == "MG"',
         study: str = "wait_for_retake_seconds = 0",
         demo_weights: bool = False,
+        database: str = "",
+        card: str = "",
+        tables: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.dicom_port = dicom_port
         self.url = f"http://127.0.0.1:{http_port}"
         self.config = folder / "config.toml"
         self.log = folder / "fourview.log"
+        self.files = folder / "data" / "files"
+        self.database = database or f"sqlite:///{folder / 'data' / 'fourview.db'}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.roles: list[subprocess.Popen[bytes]] = []
+        self._environment = {**os.environ, **(environment or {})}
         folder.mkdir(parents=True, exist_ok=True)
         if demo_weights:
-            card = write_demo_weights(folder / "weights")
+            card_file = write_demo_weights(folder / "weights")
         else:
-            card = folder / "simulated.toml"
-            card.write_text(SIMULATED_CARD)
+            card_file = folder / "simulated.toml"
+            card_file.write_text(f"{SIMULATED_CARD}{card}\n")
         self.config.write_text(f"""
 [site]
 timezone = "Europe/London"
@@ -68,14 +80,14 @@ port = {dicom_port}
 [http]
 port = {http_port}
 [store]
-database = "sqlite:///data/fourview.db"
+database = "{self.database}"
 files = "data/files"
 min_free_gib = 0.1
 [study]
 {study}
 fetch_from = "orthanc"
 [model]
-card = "{card}"
+card = "{card_file}"
 allow_untrained = true
 [[pacs]]
 name = "orthanc"
@@ -89,11 +101,12 @@ name = "all mammograms"
 when = '{rule}'
 action = "analyse"
 send_to = ["orthanc"]
+{tables}
 """)
 
     @cached_property
     def _search(self) -> Search:
-        return Search(read_engine(f"sqlite:///{self.folder / 'data' / 'fourview.db'}"))
+        return Search(read_engine(self.database))
 
     def __enter__(self) -> FourviewProcess:
         return self.start()
@@ -105,12 +118,37 @@ send_to = ["orthanc"]
         return [sys.executable, "-m", "listener.cli", "--config", str(self.config), *arguments]
 
     def start(self) -> FourviewProcess:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command("serve"), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=PROJECT
-            )
+        self.launch()
         self.wait_for(self._ready, "Fourview does not get ready", seconds=90)
         return self
+
+    def launch(self) -> None:
+        """Start `serve` without waiting for it."""
+        self.process = self._popen(self.command("serve"))
+
+    def role(self, *arguments: str, host: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start `fourview receive`, `work` or `web` as a process on `host`; the caller waits for what it needs of it."""
+        command = [sys.executable, str(PROJECT / "tests" / "host_process.py"), host, "--config", str(self.config), *arguments]
+        self.roles.append(self._popen(command, environment))
+        return self.roles[-1]
+
+    def _popen(self, command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=PROJECT,
+                env={**self._environment, **(environment or {}), "PYTHONPATH": str(PROJECT)},
+            )
+
+    def living(self, role: str) -> list[str]:
+        """The processes of a role that renewed their lease lately; none before there is a database."""
+        try:
+            return list(self._search.living(role))
+        except sa.exc.DBAPIError:
+            return []
 
     def _ready(self) -> bool:
         assert self.process is not None
@@ -121,10 +159,14 @@ send_to = ["orthanc"]
             return False
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+        """SIGTERM to all, and wait for their end."""
+        running = [one for one in (self.process, *self.roles) if one is not None and one.poll() is None]
+        for one in running:
+            one.send_signal(signal.SIGTERM)
+        for one in running:
+            one.wait(30)
         self.process = None
+        self.roles = []
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """What a `fourview` command prints; its exit code is checked."""

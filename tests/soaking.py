@@ -1,0 +1,175 @@
+"""Thousands of associations and of bare TCP connects on one receiver process: what stays behind in memory, threads and file descriptors."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mammograms_made import mammogram
+from processes import open_files, resident_kib, threads
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
+from pynetdicom.presentation import build_context
+
+VERIFICATION, MG = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.1.2"
+RELEASE = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
+#: The element Status (0000,0900), US, as it is encoded.
+STATUS = b"\x00\x00\x00\x09\x02\x00\x00\x00"
+#: Every so many associations one is a C-STORE, and every so many connects one stays silent until it is thrown out.
+STORE_EVERY, SILENT_EVERY = 10, 20
+AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process holds."""
+
+    resident_kib: int
+    threads: int
+    files: tuple[str, ...]
+
+    @property
+    def sockets(self) -> int:
+        return sum(name.startswith("socket:") for name in self.files)
+
+
+def held(pid: int) -> Held:
+    return Held(resident_kib(pid), threads(pid), tuple(open_files(pid)))
+
+
+def settled(pid: int, before: Held, *, seconds: float = 120) -> Held:
+    """What the process holds once it is as it was before, or after `seconds`."""
+    give_up_at = time.monotonic() + seconds
+    while True:
+        now = held(pid)
+        if (now.threads <= before.threads and len(now.files) <= len(before.files)) or time.monotonic() > give_up_at:
+            return now
+        time.sleep(0.2)
+
+
+def associations(port: int, count: int, *, said: Callable[[int], None] = lambda _: None) -> Counter[str]:
+    """`count` associations one after the other: C-ECHO, and now and then C-STORE of an image; what was answered."""
+    request, echo = _association_request(), _echo()
+    image = mammogram()
+    answers: Counter[str] = Counter()
+    for number in range(count):
+        if number % STORE_EVERY == STORE_EVERY - 1:
+            answers[f"C-STORE 0x{_store(port, image):04X}"] += 1
+        else:
+            answers[f"C-ECHO 0x{_exchange(port, request, echo):04X}"] += 1
+        said(number + 1)
+    return answers
+
+
+def connects(port: int, count: int) -> Counter[str]:
+    """`count` bare TCP connects: closed at once, reset, or silent until the receiver has had enough."""
+    found: Counter[str] = Counter()
+    silent: list[socket.socket] = []
+    for number in range(count):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+        if number % SILENT_EVERY == SILENT_EVERY - 1:
+            silent.append(connection)
+            if len(silent) == AT_ONCE:
+                found["thrown out"] += _thrown_out(silent)
+            continue
+        if number % 2:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST rather than FIN
+        connection.close()
+        found["reset" if number % 2 else "closed"] += 1
+    found["thrown out"] += _thrown_out(silent)
+    return found
+
+
+def _thrown_out(silent: list[socket.socket]) -> int:
+    count = 0
+    for connection in silent:
+        connection.settimeout(60)
+        try:
+            while connection.recv(4096):
+                pass
+        except ConnectionError:
+            pass
+        count += 1
+        connection.close()
+    silent.clear()
+    return count
+
+
+def _association_request() -> bytes:
+    request = A_ASSOCIATE()
+    request.application_context_name = "1.2.840.10008.3.1.1.1"
+    request.calling_ae_title, request.called_ae_title = "SENDER", "FOURVIEW"
+    context = build_context(VERIFICATION, ImplicitVRLittleEndian)
+    context.context_id = 1
+    request.presentation_context_definition_list = [context]
+    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    length.maximum_length_received = 16384
+    implementation.implementation_class_uid = "1.2.3.4"
+    request.user_information = [length, implementation]
+    pdu = A_ASSOCIATE_RQ()
+    pdu.from_primitive(request)
+    return bytes(pdu.encode())
+
+
+def _echo() -> bytes:
+    """A P-DATA-TF with a C-ECHO-RQ (PS3.7 9.3.5), implicit little endian."""
+
+    def element(number: int, value: bytes) -> bytes:
+        return struct.pack("<HHL", 0, number, len(value)) + value
+
+    elements = element(0x0002, VERIFICATION.encode() + b"\0") + element(0x0100, struct.pack("<H", 0x0030))
+    elements += element(0x0110, struct.pack("<H", 1)) + element(0x0800, struct.pack("<H", 0x0101))
+    command = element(0x0000, struct.pack("<L", len(elements))) + elements
+    item = struct.pack(">LBB", len(command) + 2, 1, 0x03) + command
+    return struct.pack(">BBL", 0x04, 0, len(item)) + item
+
+
+def _exchange(port: int, request: bytes, echo: bytes) -> int:
+    """One association with one C-ECHO on a socket of our own; its status, 0xFFFF for a rejection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(request)
+        if _pdu(connection)[0] != 0x02:
+            return 0xFFFF
+        connection.sendall(echo)
+        answer = _pdu(connection)
+        status = int.from_bytes(answer[answer.index(STATUS) + len(STATUS) :][:2], "little")
+        connection.sendall(RELEASE)
+        _pdu(connection)
+        return status
+
+
+def _pdu(connection: socket.socket) -> bytes:
+    header = _exactly(connection, 6)
+    return header + _exactly(connection, int.from_bytes(header[2:], "big"))
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise ConnectionError("closed in the middle of a PDU")
+        data += more
+    return data
+
+
+def _store(port: int, ds: object) -> int:
+    ae = AE(ae_title="SENDER")
+    assoc = ae.associate("127.0.0.1", port, contexts=[build_context(MG, ExplicitVRLittleEndian)], ae_title="FOURVIEW")
+    if not assoc.is_established:
+        return 0xFFFF
+    status = assoc.send_c_store(ds).get("Status", 0xFFFE)
+    assoc.release()
+    return int(status)
+
+
+def left_behind(files: Path) -> list[str]:
+    """Unfinished files of the spool."""
+    return [path.name for path in (files / "incoming").iterdir()]
