@@ -1,8 +1,8 @@
 """The command line: the services, and what a command may fail with. Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
 
 One function per command; each wires the parts, nothing else. The other commands lie beside: `cli_studies` (what people ask and decide
-of studies), `cli_operation` (what a site runs every day), `cli_upkeep` (what came and what goes), `cli_setup` (configuration, database,
-model).
+of studies), `cli_deliveries`, `cli_operation` (what a site runs every day), `cli_upkeep` (what came and what goes), `cli_setup`
+(configuration, database, model).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from listener import cli_operation, cli_setup, cli_studies, cli_upkeep, logs, parts
+from listener import cli_deliveries, cli_operation, cli_setup, cli_studies, cli_upkeep, logs, parts
 from listener.config import Config, ConfigErrors
 from listener.serve import CannotServe, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
 from listener.terminal import app, configuration
@@ -33,7 +33,7 @@ from store.rows import UnknownStudy
 log = logging.getLogger(__name__)
 
 #: The modules whose commands belong to the program.
-COMMANDS = (cli_studies, cli_operation, cli_upkeep, cli_setup)
+COMMANDS = (cli_studies, cli_deliveries, cli_operation, cli_upkeep, cli_setup)
 
 #: What a command may fail with, in words that need no traceback.
 EXPECTED = (CannotServe, ModelError, FetchFailed, Unanswered, Busy, UnknownStudy, DatabaseAway, OldSchema, parts.SpoolAway)

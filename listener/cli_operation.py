@@ -1,4 +1,4 @@
-"""Commands for the daily operation of a site: deliveries, devices, the acceptance kit."""
+"""Commands for the daily operation of a site: devices, the acceptance kit."""
 
 from __future__ import annotations
 
@@ -18,21 +18,6 @@ from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_findings, print_json
 from store.condition import Facts
 from store.pauses import Paused
-
-
-@app.command()
-def deliveries(
-    context: typer.Context,
-    state: Annotated[str | None, typer.Option(help="Only deliveries in this state.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List deliveries of result objects, newest first."""
-    found = parts.open_search(configuration(context)).deliveries(state)
-    if as_json:
-        print_json(found)
-        return
-    for one in found:
-        print(printable(f"{one['id']:>8} {one['destination']:<16} {one['state']:<10} {one['sop_instance_uid']:<64} {one['reason']}"))
 
 
 @app.command()

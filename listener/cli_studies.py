@@ -135,6 +135,9 @@ def release(
     patient_of: Annotated[
         str, typer.Option("--patient-of", metavar="SOP", help="The images are of one patient, as this image names it.")
     ] = "",
+    patient_from_pacs: Annotated[
+        bool, typer.Option("--patient-from-pacs", help="The destination that names another patient for this study is right.")
+    ] = False,
     use_file: Annotated[list[int] | None, typer.Option("--use-file", metavar="ID", help="Of several files of one image take this.")] = None,
     reason: Reason = "",
     wait_seconds: Annotated[float, typer.Option("--wait", help="How long to wait for the worker's answer, in seconds.")] = 300.0,
@@ -146,6 +149,7 @@ def release(
         view=dict(_assigned(one) for one in view or ()),
         accept_patient=accept_patient or bool(patient_of),
         patient_of=patient_of,
+        patient_from_pacs=patient_from_pacs,
         use_file=tuple(use_file or ()),
     )
     _decide(config, study, RequestKind.RELEASE, wait_seconds, why=reason, release=asked)

@@ -32,6 +32,7 @@ from store.database import (
 )
 from store.epoch import restored
 from store.files import Files
+from store.ledger import Ledger
 from store.pauses import Pauses
 from store.retention import Retention
 from store.scoring import Scoring
@@ -73,6 +74,11 @@ def open_accounting(config: Config) -> Accounting:
 def open_scoring(config: Config) -> Scoring:
     """The images that are read; raises OldSchema like `open_archive`."""
     return Scoring(_current(write_engine(config.store.database)))
+
+
+def open_ledger(config: Config) -> Ledger:
+    """The deliveries; raises OldSchema like `open_archive`."""
+    return Ledger(_current(write_engine(config.store.database)))
 
 
 def open_search(config: Config) -> Search:
@@ -231,7 +237,6 @@ def make_worker(config: Config, *, index: int) -> Worker:
     from pipeline.upkeep import JANITOR_SECONDS, RETENTION_SECONDS, ROOM_SECONDS, make_room, retire, tidy
     from pipeline.work import Worker
     from pipeline.workshop import LoadedModel, Workshop
-    from store.ledger import Ledger
 
     engine = _current(write_engine(config.store.database))
     archive = Archive(engine)

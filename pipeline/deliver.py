@@ -1,4 +1,4 @@
-"""A batch's way to its destination: one association, a status for each object, and the question whether it arrived (PS3.4 B, C)."""
+"""A batch's way to its destination (PS3.4 B, C): whose study is it there, one association, a status for each object, did it arrive."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Sequence
 
-from pipeline.orthanc import find_instance_by_dicomweb
-from pipeline.send import Found, Pacs, SendOutcome, find_instance, send
+from pipeline.orthanc import find_instance_by_dicomweb, find_studies_by_dicomweb
+from pipeline.send import Found, Known, Pacs, SendOutcome, find_instance, find_studies, send
 from pipeline.workshop import Workshop
+from store.correction import Verdict
 from store.ledger import Delivery, DeliveryState
 
 log = logging.getLogger(__name__)
@@ -25,18 +26,49 @@ def deliver(shop: Workshop, workflow_id: str) -> None:
         shop.claims.release([workflow_id], "its destination is gone from the configuration")
         shop.ledger.cancel(list(by_name))
         return
-    _send(shop, pacs, [one for one in batch if one.state is DeliveryState.WAITING])
+    owing = [one for one in batch if one.state in (DeliveryState.WAITING, DeliveryState.SENDING)]
+    _send(shop, pacs, _whose(shop, pacs, owing, workflow_id))
     _confirm(shop, pacs, [one for one in batch if one.state is DeliveryState.SENT])
 
 
-def _send(shop: Workshop, pacs: Pacs, waiting: Sequence[Delivery]) -> None:
-    if not waiting:
+def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: str) -> list[Delivery]:
+    """Ask the destination whose studies they are; the deliveries that may leave now, in version order."""
+    by_study: dict[str, list[Delivery]] = {}
+    for one in owing:
+        by_study.setdefault(one.study_instance_uid, []).append(one)
+    # What withdraws a result is of the patient that the result named, and must not wait.
+    asked = [uid for uid, deliveries in by_study.items() if pacs.confirm != "none" and not all(one.withdrawal for one in deliveries)]
+    known: dict[str, Known] = {}
+    if asked and pacs.confirm == "dicomweb":
+        known = find_studies_by_dicomweb(pacs, asked)
+    elif asked:
+        known = find_studies(pacs, shop.installation.ae_title, asked)
+    leaving: list[Delivery] = []
+    for uid, deliveries in by_study.items():
+        answer = known.get(uid)
+        if answer is None:
+            leaving += shop.ledger.begin(deliveries, workflow_id, checked=False)
+        elif answer.found is not Found.PRESENT:
+            for one in deliveries:
+                shop.ledger.not_sent(one.delivery_id, None, answer.reason, retry_days=pacs.retry_days)
+        else:
+            # Each on its own: the versions of a study may carry different values.
+            agreed = [one for one in deliveries if one.withdrawal or shop.ledger.compare(one, answer.patients) is Verdict.AGREES]
+            leaving += shop.ledger.begin(agreed, workflow_id, checked=True)
+            if len(agreed) < len(deliveries):
+                log.warning("delivery stopped, the patient differs destination=%s study_instance_uid=%s", pacs.name, uid)
+                shop.ledger.give_back(workflow_id, uid)
+    return sorted(leaving, key=lambda one: one.delivery_id)
+
+
+def _send(shop: Workshop, pacs: Pacs, leaving: Sequence[Delivery]) -> None:
+    if not leaving:
         return
     started = time.monotonic()
-    answers = send(pacs, shop.installation.ae_title, [shop.files.path(one.file_name) for one in waiting])
+    answers = send(pacs, shop.installation.ae_title, [shop.files.path(one.file_name) for one in leaving])
     seconds = time.monotonic() - started
     shop.figures.took("stage_seconds", "send", seconds)
-    for one, answer in zip(waiting, answers, strict=True):
+    for one, answer in zip(leaving, answers, strict=True):
         log.info(
             "delivery destination=%s study_instance_uid=%s sop_instance_uid=%s outcome=%s status=%s batch=%d batch_seconds=%.3f",
             pacs.name,
@@ -44,7 +76,7 @@ def _send(shop: Workshop, pacs: Pacs, waiting: Sequence[Delivery]) -> None:
             one.sop_instance_uid,
             answer.outcome,
             answer.status,
-            len(waiting),
+            len(leaving),
             seconds,
         )
         shop.figures.add("objects_sent", str(answer.outcome))

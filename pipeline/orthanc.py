@@ -4,7 +4,7 @@ whether a result arrived (10.6)."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import requests
 from dicomweb_client import DICOMwebClient
@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
-from pipeline.send import Found, Pacs
+from pipeline.send import Found, Known, Pacs
+from store.correction import CORRECTABLE, values_of
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,25 @@ def find_instance_by_dicomweb(pacs: Pacs, *, study_instance_uid: str, series_ins
             logger.warning("event=not_confirmed pacs=%s sop_instance_uid=%s reason=%s", pacs.name, sop_instance_uid, type(problem).__name__)
             return Found.UNKNOWN
     return Found.PRESENT if found else Found.ABSENT
+
+
+def find_studies_by_dicomweb(pacs: Pacs, study_instance_uids: Sequence[str]) -> dict[str, Known]:
+    """Whose each study is at the destination, by QIDO-RS (PS3.18 10.6)."""
+    with session(pacs) as made:
+        return {uid: _find_study(client(pacs, made), pacs, uid) for uid in study_instance_uids}
+
+
+def _find_study(client: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Known:
+    try:
+        found = client.search_for_studies(fields=list(CORRECTABLE), search_filters={"StudyInstanceUID": study_instance_uid})
+        answers = [Dataset.from_json(one) for one in found]
+    except (requests.RequestException, LookupError, TypeError, ValueError) as problem:
+        why = f"{pacs.name} does not say whose study this is (QIDO-RS at {pacs.url}, {type(problem).__name__}): is it running?"
+        return Known(Found.UNKNOWN, reason=why)
+    patients = tuple(values_of(one) for one in answers if str(one.get("StudyInstanceUID", "")).strip() == study_instance_uid)
+    if patients:
+        return Known(Found.PRESENT, patients)
+    return Known(Found.ABSENT, reason=f"{pacs.name} does not have this study yet: it is sent once the study is there")
 
 
 def session(pacs: Pacs) -> requests.Session:

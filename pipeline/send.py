@@ -7,7 +7,7 @@ transcoded. A network that fails is a value, never an exception, and every answe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,6 +21,9 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
+
+from store.correction import CORRECTABLE, values_of
+from store.header_text import UNREADABLE
 
 LOG = logging.getLogger(__name__)
 
@@ -184,6 +187,55 @@ def find_instance(pacs: Pacs, our_ae_title: str, *, study_instance_uid: str, ser
     if found:
         return Found.PRESENT
     return Found.ABSENT if status == 0x0000 else Found.UNKNOWN
+
+
+@dataclass(frozen=True)
+class Known:
+    """The destination's answer to "whose study is this?": an entry (values by keyword) for each patient that it has the study under."""
+
+    found: Found
+    patients: tuple[Mapping[str, str], ...] = ()
+    reason: str = ""
+
+
+def find_studies(pacs: Pacs, our_ae_title: str, study_instance_uids: Sequence[str]) -> dict[str, Known]:
+    """C-FIND, Study Root, STUDY level (PS3.4 C.6.2.1), of each study over one association: whose it is there, by Study Instance UID."""
+    with _associate(pacs, our_ae_title, [(StudyRootQueryRetrieveInformationModelFind, "")]) as link:
+        return {uid: _find_study(link, pacs, uid) for uid in study_instance_uids}
+
+
+def _find_study(link: _Link, pacs: Pacs, study_instance_uid: str) -> Known:
+    silent = f"{_name(pacs)} does not say whose study this is (C-FIND, Study Root): allow our AE title to query, or set `confirm` to"
+    if link.assoc is None:
+        # Refused for good or not: what it would say of the object itself is not known yet, so the object waits.
+        hint = " (asked by C-FIND; `confirm` of this [[pacs]] says how)" if link.outcome is _REFUSED else ""
+        return Known(Found.UNKNOWN, reason=link.reason + hint)
+    query = Dataset()
+    query.SpecificCharacterSet = "ISO_IR 192"  # names shall come back whole, whatever the destination writes by default
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = study_instance_uid
+    for keyword in CORRECTABLE:
+        setattr(query, keyword, "")
+    status, patients = None, []
+    try:
+        for answer, identifier in link.assoc.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+            status = answer.get("Status")
+            # Some destinations ignore keys: what is of another study is no answer.
+            if identifier is not None and str(identifier.get("StudyInstanceUID", "")).strip("\0 ") == study_instance_uid:
+                patients.append(values_of(identifier))
+    except (RuntimeError, ValueError):  # the association has ended, or the query could not be written for it
+        status = None
+    except UNREADABLE:  # an answer in a character set beyond reading
+        return Known(
+            Found.UNKNOWN, reason=f"{_name(pacs)} answers in a character set that cannot be read: set `confirm` to dicomweb or none"
+        )
+    if status is None:
+        _await_end(link.assoc)
+    if patients:
+        return Known(Found.PRESENT, tuple(patients))
+    if status == 0x0000:
+        return Known(Found.ABSENT, reason=f"{pacs.name} does not have this study yet: it is sent once the study is there")
+    return Known(Found.UNKNOWN, reason=f"{silent} dicomweb or none ({_hex(status)})")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +27,9 @@ from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
 from store.view import Resolved
 
 log = logging.getLogger(__name__)
+
+#: A withdrawal that could not be written is tried again after this long.
+WITHDRAWAL_RETRY_SECONDS = 900.0
 
 
 class Busy(Exception):
@@ -417,8 +420,14 @@ class Archive:
             open_requests = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.applied_at.is_(None))
             connection.execute(sa.update(row).where(open_requests).values(applied_at=now, answer=f"refused: {reason}"))
             if study.state == StudyState.WITHDRAWN:
+                # What was said must still be taken back: that is tried again until it goes well.
+                version = tables.version
+                mine = version.c.study_instance_uid == study_instance_uid
+                said = connection.execute(sa.select(version.c.outcome).where(mine).order_by(version.c.number.desc()).limit(1)).scalar()
+                if said not in (None, Outcome.WITHDRAWN):
+                    values["due_at"] = now + timedelta(seconds=WITHDRAWAL_RETRY_SECONDS)
                 change_study(connection, study_instance_uid, **values)
-                say(connection, study_instance_uid, now, "withdrawn", reason)
+                say(connection, study_instance_uid, now, "withdrawn", reason + ("; it is tried again" if values["due_at"] else ""))
             else:
                 move(connection, study, Event.DOUBT, reason, now, **values)
 

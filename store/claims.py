@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store import tables
+from store import ledger, tables
 from store.database import database_now, insert_or_ignore
 from store.grouping import STALLED_SECONDS
 from store.scoring import take_back
@@ -49,13 +49,12 @@ class Claims:
         """
         with self._engine.begin() as connection:
             now = self._clock(connection)
-            released = 0
-            for row in (tables.study, tables.delivery):
-                # Not at once: whatever ended the workflow may end the next one too.
-                values: dict[str, Any] = {"workflow_id": None, "due_at": now + timedelta(seconds=STALLED_SECONDS)}
-                if row is tables.study:
-                    values["settled_generation"] = row.c.generation  # due_at makes it look at everything anyway
-                released += connection.execute(sa.update(row).where(row.c.workflow_id.in_(workflow_ids)).values(**values)).rowcount
+            row = tables.study
+            # Not at once: whatever ended the workflow may end the next one too.
+            values: dict[str, Any] = {"workflow_id": None, "due_at": now + timedelta(seconds=STALLED_SECONDS)}
+            values["settled_generation"] = row.c.generation  # due_at makes it look at everything anyway
+            released = connection.execute(sa.update(row).where(row.c.workflow_id.in_(workflow_ids)).values(**values)).rowcount
+            released += ledger.take_back(connection, workflow_ids, now)
             return released + take_back(connection, workflow_ids, reason, deadly, now)
 
     def beat(self, process: str, role: str, figures: Mapping[str, float] | None = None, alive_seconds: float = 0.0) -> None:

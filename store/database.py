@@ -104,6 +104,12 @@ def database_now(connection: sa.Connection) -> datetime:
     return now.astimezone(UTC)
 
 
+def one_at_a_time(connection: sa.Connection, what: str) -> None:
+    """Until this transaction ends no other process is in one of the same name. SQLite has one writer anyway."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:what))"), {"what": f"fourview: {what}"})
+
+
 def insert_or_ignore(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
     """Insert a row unless a unique constraint says that it is there already; whether it was inserted."""
     insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert

@@ -44,6 +44,7 @@ class Release:
     view: Mapping[str, View] = field(default_factory=dict)
     accept_patient: bool = False
     patient_of: str = ""  # SOP Instance UID of an image that names the right patient
+    patient_from_pacs: bool = False  # the destination that names another patient is right
     use_file: tuple[int, ...] = ()
 
     def __str__(self) -> str:
@@ -51,16 +52,18 @@ class Release:
         parts += [f"--view {uid}={view}" for uid, view in self.view.items()]
         parts += ["--accept-patient"] * self.accept_patient
         parts += [f"--patient-of {self.patient_of}"] * bool(self.patient_of)
+        parts += ["--patient-from-pacs"] * self.patient_from_pacs
         parts += [f"--use-file {number}" for number in self.use_file]
         return " ".join(parts)
 
 
 class RequestKind(StrEnum):
-    """What a person may ask for."""
+    """What may be asked for of a study."""
 
     REPROCESS = "reprocess"
     RELEASE = "release"
     WITHDRAW = "withdraw"
+    CORRECT = "correct"  # asked by a destination's answer, not by a person: the patient's values were corrected there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,7 @@ class Snapshot:
     decisions: Decisions = field(default_factory=Decisions)
     requests: tuple[Request, ...] = ()
     doubted: bool = False  # it is held for doubts that were told
+    disputed: str = ""  # why a destination's answer makes it doubtful whose the study is
     frozen: tuple[int, ...] | None = None  # the selection that a run in progress reads
     versions_today: int = 0
     current_uids: frozenset[str] | None = None  # the images that the current version reads; None: there is no version
@@ -123,6 +127,7 @@ class Consequences:
     again: list[int] = field(default_factory=list)  # failed ones to be tried anew
     cancel: str = ""  # why what waits to be sent is not sent
     answers: dict[int, Answer] = field(default_factory=dict)
+    settled: str = ""  # how a person decided what was disputed: "images" | "pacs"
     ready: bool = False  # a selection, or a withdrawal, is ready to be reported
 
 
@@ -176,8 +181,8 @@ class _Course:
                 self._say("withdrawn", "new images came; they are not read unless a person asks to reprocess")
         elif void := self._voided():
             self._withdraw(void)
-        elif judged.doubts and not self._ruled_out():
-            self._hold(judged.doubts)
+        elif (doubts := self._doubts(judged)) and not self._ruled_out():
+            self._hold(doubts)
         elif emptied and said_something:
             # Before the first selection a rejected image is merely no candidate: its retake may still come.
             self._withdraw("every image that filled a slot was rejected")
@@ -189,7 +194,7 @@ class _Course:
         elif self.at.rule_action == "analyse":
             # A copy that came after the selection was frozen: only its pixels tell whether it is one.
             self._want(judged.chosen(Disposition.COPY, Disposition.CANDIDATE))
-        if self.at.state is StudyState.HELD and self.at.doubted and not judged.doubts:
+        if self.at.state is StudyState.HELD and self.at.doubted and not self._doubts(judged):
             self._change(doubts=[], state_reason="what was doubtful is gone: look at it, then `fourview release`")
             self._say("held", "what was doubtful is gone")
         if any(uid in judged.rejections for uid in self.at.current_uids or ()):
@@ -217,6 +222,11 @@ class _Course:
             if rejection is not None and rejection.title in VOIDING:
                 return f"image {uid}, which the result was made from, was rejected: {rejection.reason}"
         return ""
+
+    def _doubts(self, judged: Judged) -> tuple[Doubt, ...]:
+        """What the images leave doubtful, and what a destination said."""
+        disputed = [Doubt(self.at.disputed, ("--accept-patient", "--patient-from-pacs"))] if self.at.disputed else []
+        return (*judged.doubts, *disputed)
 
     def _hold(self, doubts: Sequence[Doubt]) -> None:
         reason = "; ".join(doubt.reason for doubt in doubts)
@@ -327,8 +337,10 @@ class _Course:
         for request in self.at.requests:
             if request.request_id in self.found.answers:
                 continue
-            if self.at.frozen is not None:
+            if self.at.frozen is not None and request.kind is not RequestKind.CORRECT:
                 self._answer(request, Answer(accepted=False, text="it is being analysed already"))
+            elif request.kind is RequestKind.CORRECT:
+                self._answer(request, self._correct())
             elif request.kind is RequestKind.REPROCESS:
                 self._answer(request, self._reprocess(request))
             else:
@@ -339,9 +351,18 @@ class _Course:
         self._say(request.kind, answer.text)
 
     def _reprocess(self, request: Request) -> Answer:
-        if self.judged.doubts:
-            return Answer(accepted=False, text=f"refused: {listed(self.judged.doubts)}")
+        if doubts := self._doubts(self.judged):
+            return Answer(accepted=False, text=f"refused: {listed(doubts)}")
         return self._go_on("a person asked to reprocess", card=request.card)
+
+    def _correct(self) -> Answer:
+        """A destination has corrected the patient: what was said is said again under the corrected values, by the scores that there are."""
+        if self.at.state is StudyState.ANALYSED and self.at.versions_today >= self.policy.versions_per_day:
+            self._move(Event.DOUBT, f"{self.at.versions_today} versions within 24 hours, the last for a corrected patient: a loop")
+        elif self.at.state is StudyState.ANALYSED and self.judged.eligible and not self.at.disputed:
+            self._freeze(Event.REQUEST, "the patient was corrected at a destination", by_request=False)
+        # In any other state the next version, if there is one, takes the corrected values by itself.
+        return Answer(accepted=True, text="accepted")
 
     def _release(self, request: Request) -> Answer:
         asked, state = request.release, self.at.state
@@ -358,13 +379,21 @@ class _Course:
             if all(what in (Disposition.SET_ASIDE, Disposition.REJECTED) for what, _ in fates):
                 out = fates[0][1]
                 return Answer(accepted=False, text=f"refused: image {uid} cannot fill a slot: {out}")
-        if trial.doubts:
-            return Answer(accepted=False, text=f"refused, this is still doubtful: {listed(trial.doubts)}")
+        disputed, how = self.at.disputed, "pacs" if asked.patient_from_pacs else "images" if asked.accept_patient else ""
+        if asked.patient_from_pacs and not disputed:
+            return Answer(accepted=False, text="refused: no destination names another patient")
+        if how:
+            self.at = replace(self.at, disputed="")
+        if doubts := self._doubts(trial):
+            self.at = replace(self.at, disputed=disputed)
+            return Answer(accepted=False, text=f"refused, this is still doubtful: {listed(doubts)}")
         before, self.judged = self.judged, trial
         answer = self._go_on("a person released it" + (f": {asked}" if str(asked) else ""), released=True)
         if not answer.accepted:
             self.judged = before
+            self.at = replace(self.at, disputed=disputed)
             return answer
+        self.found.settled = how if disputed else ""
         self.at = replace(self.at, decisions=trial.decisions)
         return replace(answer, decisions=decisions)
 

@@ -1,23 +1,28 @@
 """The delivery ledger: which result object is on its way to which destination, how often it was tried, and what the destination said.
 
-A delivery is committed with the version it belongs to, so neither a restart nor a PACS that is down costs a second inference.
+A delivery is committed with the version it belongs to, so neither a restart nor a PACS that is down costs a second inference. `sending` is
+committed before the bytes leave: what was begun may have arrived. Every transaction locks a study's row before rows of its deliveries.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
-from store import tables
-from store.database import database_now
+from store import acts, tables
+from store.correction import Comparison, Correction, Verdict, carried, compare
+from store.database import database_now, one_at_a_time
+from store.grouping import RequestKind
 from store.pauses import Paused, is_paused
-from store.rows import Claim, new_workflow_id, say
-from store.study import StudyState, digest
+from store.rows import Claim, change_study, lock_study, move, new_workflow_id, say
+from store.study import Event, Outcome, StudyState, digest
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +30,8 @@ log = logging.getLogger(__name__)
 BATCH = 50
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 900.0
+#: What a workflow that vanished held is looked at again after this long.
+STALLED_SECONDS = 30.0
 #: How often a destination is asked whether it has an object that it answered Success for.
 CONFIRM_TRIES = 5
 
@@ -33,11 +40,30 @@ class DeliveryState(StrEnum):
     """How far an object is on its way."""
 
     WAITING = "waiting"
+    SENDING = "sending"  # begun: it may have arrived
     SENT = "sent"  # the destination answered Success
     CONFIRMED = "confirmed"  # and found it when asked
     REFUSED = "refused"  # for good: a person must act
     EXPIRED = "expired"  # tried for as long as the site allows
     CANCELLED = "cancelled"
+
+
+_S = DeliveryState
+#: From each state the states that may follow by themselves. What was cancelled while it was on its way may turn out to have been sent; what
+#: was given up is put back into the outbox by a person's `retry`, or by a run that finds it still stands.
+TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = {
+    _S.WAITING: frozenset({_S.WAITING, _S.SENDING, _S.REFUSED, _S.EXPIRED, _S.CANCELLED}),
+    _S.SENDING: frozenset({_S.SENDING, _S.WAITING, _S.SENT, _S.REFUSED, _S.EXPIRED, _S.CANCELLED}),
+    _S.SENT: frozenset({_S.SENT, _S.CONFIRMED}),
+    _S.CONFIRMED: frozenset(),
+    _S.REFUSED: frozenset(),
+    _S.EXPIRED: frozenset(),
+    _S.CANCELLED: frozenset({_S.SENT}),
+}
+#: What still has to reach its destination.
+OWING = (_S.WAITING, _S.SENDING)
+#: What may be put back into the outbox.
+GIVEN_UP = (_S.REFUSED, _S.EXPIRED, _S.CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -51,6 +77,7 @@ class Delivery:
     series_instance_uid: str
     sop_instance_uid: str
     file_name: str
+    withdrawal: bool = False  # its version says WITHDRAWN: it is of the patient that was said, whatever became of him
 
 
 class Ledger:
@@ -60,60 +87,60 @@ class Ledger:
         self._engine = engine
         self._clock = clock
 
+    # ----------------------------------------------------------------------------------------------------------- handing out
+
     def claim(self) -> list[Claim]:
         """Hand each destination's due deliveries to the engine, in version order, one batch at a time; none of a held study."""
         row, study = tables.delivery, tables.study
         with self._engine.begin() as connection:
             if is_paused(connection, Paused.SENDING):
                 return []
-            if connection.dialect.name != "sqlite":
-                # Two hosts must not give one destination two batches; SQLite has one writer anyway.
-                connection.exec_driver_sql("LOCK TABLE delivery IN SHARE ROW EXCLUSIVE MODE")
+            # Two hosts must not give one destination two batches.
+            one_at_a_time(connection, "claim deliveries")
             now = self._clock(connection)
+            due = sa.and_(row.c.due_at <= now, row.c.workflow_id.is_(None))
             busy = sa.select(row.c.destination).where(row.c.workflow_id.is_not(None))
+            destinations = connection.execute(sa.select(row.c.destination).where(due, row.c.destination.not_in(busy)).distinct()).scalars()
             older = row.alias()
             # A destination gets the versions of a study in their order: a newer one waits until an older one is through.
             earlier = sa.exists().where(
                 older.c.study_instance_uid == row.c.study_instance_uid,
                 older.c.destination == row.c.destination,
                 older.c.id < row.c.id,
-                older.c.state == DeliveryState.WAITING,
+                older.c.state.in_(OWING),
                 older.c.due_at > now,
             )
-            due = connection.execute(
-                sa.select(row.c.id, row.c.destination, row.c.attempt)
-                .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
-                .where(
-                    row.c.due_at <= now,
-                    row.c.workflow_id.is_(None),
-                    row.c.destination.not_in(busy),
-                    study.c.state != StudyState.HELD,
-                    study.c.generation <= study.c.settled_generation,  # what just came may be a doubt: look first
-                    sa.not_(earlier),
-                )
-                .order_by(row.c.id)
-            ).all()
-            claims: dict[str, Claim] = {}
-            taken: dict[str, list[int]] = {}
-            for delivery_id, destination, attempt in due:
-                claims.setdefault(destination, Claim(new_workflow_id("delivery", delivery_id, attempt + 1), destination))
-                taken.setdefault(destination, []).append(delivery_id)
-            for destination, claim in claims.items():
-                connection.execute(
-                    sa.update(row)
-                    .where(row.c.id.in_(taken[destination][:BATCH]))
-                    .values(workflow_id=claim.workflow_id, claimed_at=now, attempt=row.c.attempt + 1)
-                )
-            return list(claims.values())
+            claims = []
+            for destination in sorted(destinations):
+                found = connection.execute(
+                    sa.select(row.c.id, row.c.attempt)
+                    .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
+                    .where(
+                        due,
+                        row.c.destination == destination,
+                        study.c.state != StudyState.HELD,
+                        study.c.generation <= study.c.settled_generation,  # what just came may be a doubt: look first
+                        sa.not_(earlier),
+                    )
+                    .order_by(row.c.id)
+                    .limit(BATCH)
+                ).all()
+                if found:
+                    claim = Claim(new_workflow_id("delivery", found[0].id, found[0].attempt + 1), destination)
+                    mine = row.c.id.in_([one.id for one in found])
+                    values = {"workflow_id": claim.workflow_id, "claimed_at": now, "attempt": row.c.attempt + 1}
+                    connection.execute(sa.update(row).where(mine, row.c.workflow_id.is_(None)).values(**values))
+                    claims.append(claim)
+            return claims
 
     def batch(self, workflow_id: str) -> list[Delivery]:
-        """The deliveries that a workflow holds, in version order; none of a study that was held meanwhile."""
-        row, result, study = tables.delivery, tables.result_object, tables.study
+        """The deliveries that a workflow holds, in version order; those of a study that was held meanwhile, and cancelled ones, go back."""
+        row, result, study, version = tables.delivery, tables.result_object, tables.study, tables.version
+        mine = row.c.workflow_id == workflow_id
         with self._engine.begin() as connection:
-            # The study may have been held since: its deliveries go back.
-            stopped = sa.select(study.c.study_instance_uid).where(study.c.state == StudyState.HELD)
-            mine = row.c.workflow_id == workflow_id
-            connection.execute(sa.update(row).where(mine, row.c.study_instance_uid.in_(stopped)).values(workflow_id=None))
+            held = row.c.study_instance_uid.in_(sa.select(study.c.study_instance_uid).where(study.c.state == StudyState.HELD))
+            # What was cancelled is not on its way, or no longer: whoever had begun it is this workflow.
+            connection.execute(sa.update(row).where(mine, sa.or_(held, row.c.state == _S.CANCELLED)).values(workflow_id=None))
             found = connection.execute(
                 sa.select(
                     row.c.id,
@@ -123,40 +150,202 @@ class Ledger:
                     result.c.series_instance_uid,
                     row.c.sop_instance_uid,
                     result.c.file_name,
+                    version.c.outcome,
                 )
                 .join(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
-                .where(row.c.workflow_id == workflow_id)
+                .join(version, version.c.id == result.c.version_id)
+                .where(mine)
                 .order_by(row.c.id)
             ).all()
-            return [Delivery(one[0], one[1], DeliveryState(one[2]), *one[3:]) for one in found]
+            return [Delivery(one[0], one[1], DeliveryState(one[2]), *one[3:7], one[7] == Outcome.WITHDRAWN) for one in found]
+
+    def begin(self, deliveries: Sequence[Delivery], workflow_id: str, *, checked: bool) -> list[Delivery]:
+        """Those of one study's deliveries that may leave now, as `sending`; not those held or cancelled meanwhile.
+
+        `checked`: the destination was asked whose study it is, and agrees.
+        """
+        if not deliveries:
+            return []
+        row = tables.delivery
+        with self._engine.begin() as connection:
+            now = self._clock(connection)
+            [uid] = {one.study_instance_uid for one in deliveries}
+            study = lock_study(connection, uid)
+            mine = sa.and_(row.c.id.in_([one.delivery_id for one in deliveries]), row.c.workflow_id == workflow_id)
+            if StudyState(study.state) is StudyState.HELD:
+                connection.execute(sa.update(row).where(mine).values(workflow_id=None))
+                return []
+            values: dict[str, Any] = {"state": _S.SENDING, "patient_check": "agrees" if checked else "unchecked"}
+            if checked:
+                values["checked_at"] = now
+            connection.execute(sa.update(row).where(mine, row.c.state.in_(OWING)).values(**values))
+            going = set(connection.execute(sa.select(row.c.id).where(mine, row.c.state == _S.SENDING)).scalars())
+            return [one for one in deliveries if one.delivery_id in going]
+
+    # ------------------------------------------------------------------------------------------------------- whose study it is
+
+    def compare(self, delivery: Delivery, theirs: Sequence[Mapping[str, str]]) -> Verdict:
+        """Act on what a destination says of the study's patient before `delivery` leaves: an entry for each patient it has the study under.
+
+        Corrected values are remembered, what waits under the old ones is cancelled, and a new version is asked for, which costs no
+        inference. Another patient holds the study. In both cases nothing of the study leaves now.
+        """
+        with self._engine.begin() as connection:
+            now = self._clock(connection)
+            study = lock_study(connection, delivery.study_instance_uid)
+            row = tables.result_object
+            header = connection.execute(sa.select(row.c.header).where(row.c.sop_instance_uid == delivery.sop_instance_uid)).scalar_one()
+            correction = Correction.stored(study.correction)
+            ours = carried(header)
+            found = min((compare(ours, one) for one in theirs), key=lambda one: list(Verdict).index(one.verdict))
+            if found.verdict is Verdict.AGREES or found.said in correction.accepted:
+                return Verdict.AGREES
+            if StudyState(study.state) is StudyState.HELD:
+                return Verdict.ANOTHER
+            if found.verdict is Verdict.CORRECTED and not self._in_vain(connection, delivery, correction, found):
+                self._correct(connection, study, delivery.destination, correction, found, now)
+                return Verdict.CORRECTED
+            if study.state == StudyState.WITHDRAWN:
+                return Verdict.AGREES  # nothing is said of it any more but that
+            of = _demographics(connection, delivery.study_instance_uid)
+            disputed = correction.disputed(delivery.destination, found, of)
+            stored = [{"reason": disputed.doubt, "choices": ["--accept-patient", "--patient-from-pacs"]}]
+            move(connection, study, Event.DOUBT, disputed.doubt, now, doubts=stored, correction=asdict(disputed))
+            return Verdict.ANOTHER
+
+    def _in_vain(self, connection: sa.Connection, delivery: Delivery, correction: Correction, found: Comparison) -> bool:
+        """Whether these values were taken over already, and the result that was made then still does not carry them: it cannot."""
+        known = all(correction.values.get(keyword) == value for keyword, value in found.differing.items())
+        version, result = tables.version, tables.result_object
+        newest = (
+            sa.select(version.c.id)
+            .where(version.c.study_instance_uid == delivery.study_instance_uid)
+            .order_by(version.c.number.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        row = tables.decision
+        answered = sa.select(row.c.id).where(
+            row.c.study_instance_uid == delivery.study_instance_uid, row.c.kind == RequestKind.CORRECT, row.c.applied_at.is_(None)
+        )
+        current = sa.select(result.c.version_id).where(
+            result.c.sop_instance_uid == delivery.sop_instance_uid, result.c.version_id == newest
+        )
+        settled = connection.execute(answered).first() is None
+        return known and settled and connection.execute(current).first() is not None
+
+    def _correct(
+        self,
+        connection: sa.Connection,
+        study: sa.Row[Any],
+        destination: str,
+        correction: Correction,
+        found: Comparison,
+        now: datetime,
+    ) -> None:
+        uid = study.study_instance_uid
+        values = correction.corrected(found.differing, _demographics(connection, uid))
+        row, asked = tables.delivery, tables.decision
+        connection.execute(
+            sa.update(row)
+            .where(row.c.study_instance_uid == uid, row.c.state.in_(OWING))
+            .values(state=_S.CANCELLED, due_at=None, reason=f"{destination} has corrected the patient: a new version follows")
+        )
+        request = {"request_id": uuid.uuid4().hex, "study_instance_uid": uid, "kind": RequestKind.CORRECT, "person": destination}
+        connection.execute(sa.insert(asked).values(**request, created_at=now))
+        change_study(connection, uid, correction=asdict(values), corrected_by=destination, generation=study.generation + 1)
+        say(connection, uid, now, f"{destination} has corrected {', '.join(sorted(found.differing))}", "the result is written anew")
+
+    def give_back(self, workflow_id: str, study_instance_uid: str) -> None:
+        """What a workflow holds of one study is nobody's: it was cancelled, or waits until the study is no longer held."""
+        row = tables.delivery
+        with self._engine.begin() as connection:
+            lock_study(connection, study_instance_uid)
+            mine = sa.and_(row.c.workflow_id == workflow_id, row.c.study_instance_uid == study_instance_uid)
+            connection.execute(sa.update(row).where(mine, row.c.state.in_((_S.WAITING, _S.CANCELLED))).values(workflow_id=None))
 
     def sent(self, delivery_id: int, status: int | None, reason: str, *, ask: bool) -> float:
         """The destination answered Success; seconds since the delivery was made. `ask`: it shall be asked whether it has the object."""
-        return self._settle(delivery_id, DeliveryState.SENT, status, reason, retry_seconds=0.0 if ask else None)
+        return self._settle(delivery_id, _S.SENT, status, reason, retry_seconds=0.0 if ask else None)
 
     def refused(self, delivery_id: int, status: int | None, reason: str) -> None:
         """It will not go well until somebody changes something: stop at once and say what."""
-        self._settle(delivery_id, DeliveryState.REFUSED, status, reason, retry_seconds=None)
+        self._settle(delivery_id, _S.REFUSED, status, reason, retry_seconds=None)
 
     def not_sent(self, delivery_id: int, status: int | None, reason: str, *, retry_days: float) -> None:
         """It may go well later: try again with growing pauses, until `retry_days` after the version was made."""
-        self._settle(delivery_id, DeliveryState.WAITING, status, reason, retry_seconds=FIRST_RETRY_SECONDS, retry_days=retry_days)
+        self._settle(delivery_id, _S.WAITING, status, reason, retry_seconds=FIRST_RETRY_SECONDS, retry_days=retry_days)
 
     def confirmed(self, delivery_id: int) -> None:
         """The destination found the object when asked. That proves the UID, not the bytes."""
-        self._settle(delivery_id, DeliveryState.CONFIRMED, None, "", retry_seconds=None)
+        self._settle(delivery_id, _S.CONFIRMED, None, "", retry_seconds=None)
 
     def not_confirmed(self, delivery_id: int, reason: str) -> None:
         """The destination did not find it: ask again a few times, then leave it as sent."""
-        self._settle(delivery_id, DeliveryState.SENT, None, reason, retry_seconds=FIRST_RETRY_SECONDS, confirming=True)
+        self._settle(delivery_id, _S.SENT, None, reason, retry_seconds=FIRST_RETRY_SECONDS, confirming=True)
+
+    def retry(
+        self,
+        *,
+        person: str,
+        why: str = "",
+        delivery_ids: Sequence[int] = (),
+        states: Sequence[DeliveryState] = (),
+        destination: str = "",
+    ) -> tuple[int, list[str]]:
+        """Put deliveries that were given up back into the outbox: those named, or all in `states`, of one destination if it is given.
+
+        How many, and why others were not. Only the newest version of a study is sent again, and none that was withdrawn.
+        """
+        row, result, version, study = tables.delivery, tables.result_object, tables.version, tables.study
+        wanted: sa.ColumnElement[bool] = row.c.id.in_(delivery_ids) if delivery_ids else row.c.state.in_(states)
+        if destination:
+            wanted = sa.and_(wanted, row.c.destination == destination)
+        with self._engine.begin() as connection:
+            now = self._clock(connection)
+            uids = connection.execute(sa.select(row.c.study_instance_uid).where(wanted).distinct()).scalars().all()
+            # Locked in one order: two people at once must not wait for each other.
+            connection.execute(
+                sa.select(study.c.study_instance_uid)
+                .where(study.c.study_instance_uid.in_(uids))
+                .order_by(study.c.study_instance_uid)
+                .with_for_update()
+            )
+            newer = version.alias()
+            newest = sa.select(sa.func.max(newer.c.number)).where(newer.c.study_instance_uid == row.c.study_instance_uid).scalar_subquery()
+            found = connection.execute(
+                sa.select(row, version.c.number, version.c.outcome, study.c.state.label("study_state"), newest.label("newest"))
+                .join(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
+                .join(version, version.c.id == result.c.version_id)
+                .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
+                .where(wanted)
+                .order_by(row.c.id)
+            ).all()
+            refused = [f"{number}: no such delivery" for number in delivery_ids if number not in {one.id for one in found}]
+            done = 0
+            for one in found:
+                if complaint := _cannot_retry(one):
+                    refused.append(f"{one.id}: {complaint}")
+                    continue
+                values = {"state": _S.WAITING, "due_at": now, "created_at": now, "tries": 0, "confirm_tries": 0, "reason": ""}
+                connection.execute(sa.update(row).where(row.c.id == one.id).values(**values))
+                say(
+                    connection, one.study_instance_uid, now, f"{one.destination}: {one.sop_instance_uid} will be sent again ({person})", why
+                )
+                done += 1
+            if done:
+                said = {"deliveries": done, "destination": destination, "states": [str(state) for state in states]}
+                acts.record(connection, now, person=person, what="retry deliveries", why=why, parameters=said)
+            return done, refused
 
     def cancel(self, destinations: Sequence[str]) -> int:
         """Cancel what waits for destinations that the configuration no longer names; how many."""
         row = tables.delivery
         with self._engine.begin() as connection:
             gone = sa.and_(row.c.destination.not_in(destinations), row.c.due_at.is_not(None), row.c.workflow_id.is_(None))
-            reason = "the configuration no longer names this destination"
-            return connection.execute(sa.update(row).where(gone).values(state=DeliveryState.CANCELLED, due_at=None, reason=reason)).rowcount
+            values = {"state": _S.CANCELLED, "due_at": None, "reason": "the configuration no longer names this destination"}
+            connection.execute(sa.update(row).where(gone, row.c.state == _S.SENT).values(due_at=None))  # it was sent: only not asked for
+            return connection.execute(sa.update(row).where(gone, row.c.state.in_(OWING)).values(**values)).rowcount
 
     def _settle(
         self,
@@ -172,9 +361,15 @@ class Ledger:
         row = tables.delivery
         with self._engine.begin() as connection:
             now = self._clock(connection)
+            uid = connection.execute(sa.select(row.c.study_instance_uid).where(row.c.id == delivery_id)).scalar_one_or_none()
+            if uid is None:
+                return 0.0  # its study was forgotten
+            lock_study(connection, uid)
             before = connection.execute(sa.select(row).where(row.c.id == delivery_id).with_for_update()).one()
-            if before.state == DeliveryState.CANCELLED and state is not DeliveryState.SENT:
-                return 0.0  # cancelled while it was on its way, and it did not arrive: it stays so
+            if state not in TRANSITIONS[DeliveryState(before.state)]:
+                # Cancelled while it was on its way, and it did not arrive, or settled by another: it stays so.
+                connection.execute(sa.update(row).where(row.c.id == delivery_id).values(workflow_id=None))
+                return 0.0
             values: dict[str, object] = {"workflow_id": None, "state": state, "due_at": None, "reason": reason}
             if status is not None:
                 values["status"] = status
@@ -183,25 +378,52 @@ class Ledger:
                 values["confirm_tries"] = tries
                 if tries >= CONFIRM_TRIES:
                     retry_seconds = None
-            elif state in (DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.REFUSED):
+            elif state in (_S.WAITING, _S.SENT, _S.REFUSED):
                 tries = before.tries + 1
                 values["tries"] = tries
             else:
                 tries = 0
             if retry_days is not None and now > before.created_at + timedelta(days=retry_days):
-                state = DeliveryState.EXPIRED
+                state = _S.EXPIRED
                 values |= {"state": state, "reason": f"gave up after {retry_days:g} days; last: {reason}"}
             elif retry_seconds is not None:
                 values["due_at"] = now + timedelta(seconds=_pause(retry_seconds, tries, delivery_id))
-            if state is DeliveryState.SENT and not confirming:
+            if state is _S.SENT and not confirming:
                 values["sent_at"] = now
-            if state is DeliveryState.CONFIRMED:
+            if state is _S.CONFIRMED:
                 values["confirmed_at"] = now
             connection.execute(sa.update(row).where(row.c.id == delivery_id).values(**values))
             if (str(state), reason) != (before.state, before.reason):
                 line = f"{before.destination}: {before.sop_instance_uid} {state}"
-                say(connection, before.study_instance_uid, now, line, reason if state is not DeliveryState.SENT else "")
+                say(connection, before.study_instance_uid, now, line, reason if state is not _S.SENT else "")
             return float((now - before.created_at).total_seconds())
+
+
+def take_back(connection: sa.Connection, workflow_ids: Sequence[str], now: datetime) -> int:
+    """Deliveries that a workflow held and did not settle are due again in a while; how many. What was begun may have arrived."""
+    row = tables.delivery
+    held = row.c.workflow_id.in_(workflow_ids)
+    # Not at once: whatever ended the workflow may end the next one too.
+    due_at = sa.case((row.c.state.in_((*OWING, _S.SENT)), now + timedelta(seconds=STALLED_SECONDS)), else_=None)
+    return connection.execute(sa.update(row).where(held).values(workflow_id=None, due_at=due_at)).rowcount
+
+
+def _cannot_retry(one: sa.Row[Any]) -> str:
+    """Why a delivery cannot be put back into the outbox; "" when it can."""
+    if one.state not in GIVEN_UP:
+        return f"it is {one.state}, so there is nothing to try again"
+    if one.number != one.newest:
+        return f"it is of version {one.number}, and version {one.newest} stands"
+    if one.study_state == StudyState.WITHDRAWN and one.outcome != Outcome.WITHDRAWN:
+        return "its study is withdrawn"
+    return ""
+
+
+def _demographics(connection: sa.Connection, study_instance_uid: str) -> list[str]:
+    """Digests of the patient and study values that the images of a study name."""
+    row = tables.instance
+    query = sa.select(row.c.demographics).where(row.c.study_instance_uid == study_instance_uid, row.c.demographics != "").distinct()
+    return list(connection.execute(query).scalars())
 
 
 def _pause(first: float, tries: int, delivery_id: int) -> float:

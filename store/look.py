@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from store import tables
+from store.correction import Correction
 from store.database import insert_or_ignore
 from store.epoch import epoch
 from store.grouping import Consequences, Release, Request, RequestKind, Snapshot, advance, missing_views
@@ -196,6 +197,7 @@ def _request(row: sa.Row[Any]) -> Request:
         view={uid: View(view) for uid, view in asked.get("view", {}).items()},
         accept_patient=asked.get("accept_patient", False),
         patient_of=asked.get("patient_of", ""),
+        patient_from_pacs=asked.get("patient_from_pacs", False),
         use_file=tuple(asked.get("use_file", ())),
     )
     return Request(
@@ -286,6 +288,7 @@ class Look:
             decisions=self.decisions,
             requests=tuple(_request(one) for one in self.connection.execute(open_requests.order_by(row.c.id)).all()),
             doubted=bool(study.doubts),
+            disputed=Correction.stored(study.correction).doubt,
             frozen=None if study.frozen_instances is None else tuple(study.frozen_instances),
             versions_today=self._versions_today(),
             current_uids=None if current is None else _uids(current),
@@ -381,6 +384,9 @@ class Look:
             change_study(self.connection, uid, **found.changes)
         for before, after, event in found.moves:
             log.info("study state study_instance_uid=%s from=%s to=%s event=%s", uid, before, after, event.name)
+        if found.settled:
+            decided = Correction.stored(self.study.correction).settled(take=found.settled == "pacs")
+            change_study(self.connection, uid, correction=asdict(decided))
         self._write_scores(found)
         if found.cancel:
             self._cancel_deliveries(found.cancel)
@@ -416,9 +422,10 @@ class Look:
 
     def _cancel_deliveries(self, reason: str) -> None:
         row = tables.delivery
-        waiting = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting")
-        values = {"state": "cancelled", "due_at": None, "workflow_id": None, "reason": reason}
-        self.connection.execute(sa.update(row).where(waiting).values(**values))
+        owing = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state.in_(("waiting", "sending")))
+        # Whoever holds it keeps it: its destination gets nothing else until what may be on its way is through.
+        values = {"state": "cancelled", "due_at": None, "reason": reason}
+        self.connection.execute(sa.update(row).where(owing).values(**values))
 
     # -------------------------------------------------------------------------------------------------------------- reports
 
@@ -541,15 +548,19 @@ class Look:
         return header
 
     def _header(self, instance_id: int) -> Dataset:
-        """An image's header with the patient and study values that hold: those of its newest reception, or as a person decided."""
+        """An image's header with the patient and study values that hold: those of its newest reception, or as a person decided, or as a
+        destination corrected them."""
         row = self.rows[instance_id]
-        header = unpack_header(row.header)
+        header, says = unpack_header(row.header), row
         newest = self._judged.newest.get(row.sop_instance_uid)
         if newest is not None and newest.demographics != row.demographics:
-            overlay(header, unpack_header(self.rows[newest.instance_id].header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
+            says = self.rows[newest.instance_id]
         named = self.decisions.patient_of
         if any(one.instance_id == named for one in self._judged.standing):
-            overlay(header, unpack_header(self.rows[named].header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
+            says = self.rows[named]
+        if says is not row:
+            overlay(header, unpack_header(says.header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
+        Correction.stored(self.study.correction).apply(header, says.demographics)
         return header
 
 

@@ -198,6 +198,25 @@ class Search:
         with self._engine.begin() as connection:
             return [_picked(one, ("id", "study_instance_uid", *_DELIVERY)) for one in connection.execute(query).all()]
 
+    def given_up(self) -> list[dict[str, Any]]:
+        """Deliveries that a person must look at, once for each destination, state and reason: how many, since when, one of their ids."""
+        row = tables.delivery
+        query = (
+            sa.select(
+                row.c.destination,
+                row.c.state,
+                row.c.reason,
+                sa.func.count().label("count"),
+                sa.func.min(row.c.created_at).label("since"),
+                sa.func.max(row.c.id).label("newest_id"),
+            )
+            .where(row.c.state.in_(("refused", "expired")))
+            .group_by(row.c.destination, row.c.state, row.c.reason)
+            .order_by(row.c.destination, row.c.state, row.c.reason)
+        )
+        with self._engine.begin() as connection:
+            return [dict(found._mapping) for found in connection.execute(query).all()]
+
     def living(self, role: str) -> list[str]:
         """The processes of a role that renewed their lease lately."""
         with self._engine.begin() as connection:
@@ -254,7 +273,19 @@ class Search:
 
 _COUNTS = ("images", "views", "side_from_text", "orientation_contradicts", "pixels_contradict", "doubts")
 _DECISION = ("kind", "person", "why", "parameters", "created_at", "applied_at", "answer")
-_DELIVERY = ("destination", "sop_instance_uid", "state", "tries", "status", "reason", "due_at", "sent_at", "confirmed_at")
+_DELIVERY = (
+    "destination",
+    "sop_instance_uid",
+    "state",
+    "tries",
+    "status",
+    "reason",
+    "due_at",
+    "sent_at",
+    "confirmed_at",
+    "checked_at",
+    "patient_check",
+)
 
 _LEVELS = {
     "study": (tables.result_object.c.study_instance_uid,),

@@ -26,7 +26,7 @@ from store.claims import Claims
 from store.files import Files
 from store.grouping import Release, RequestKind
 from store.header import header_json, pack_header, read_header, read_part10, unpack_header
-from store.ledger import Ledger
+from store.ledger import OWING, Delivery, Ledger
 from store.look import Reading
 from store.retention import Retention
 from store.scoring import Scoring
@@ -140,6 +140,7 @@ class SteppedStore:
         self.classes: dict[str, str] = {}  # SOP Instance UID -> the class that it scores highest for
         self.readings: list[Reading] = []  # what reports were made of
         self.edges: dict[str, str] = {}  # SOP Instance UID -> the edge at which its pixels show the breast
+        self.carries: Sequence[str] = ("PatientID", "PatientName", "PatientBirthDate")  # what results copy from the images
         self.decoded: list[str] = []
         self.scored: list[str] = []
 
@@ -270,7 +271,7 @@ class SteppedStore:
             cause=cause,
             object_cause=of_objects,
             model=reading.model,
-            objects=tuple(_object(kind, reading, of_objects) for kind in ("sr", "page")),
+            objects=tuple(_object(kind, reading, of_objects, self.carries) for kind in ("sr", "page")),
         )
 
     def ask(self, kind: str, name: str = "r1", *, study: str = "study", why: str = "", **release: Any) -> str | None:
@@ -284,6 +285,14 @@ class SteppedStore:
         """What may lose its pixels at this store's time."""
         days = {"keep_images_days": keep_images_days, "keep_unfinished_days": keep_unfinished_days}
         return Retention(self.engine, self.engine, clock=lambda _connection: self.now, **days)
+
+    def begin(self, workflow_id: str) -> list[Delivery]:
+        """A workflow's batch; what is to be sent of it is on its way."""
+        batch = self.ledger.batch(workflow_id)
+        for study in dict.fromkeys(one.study_instance_uid for one in batch):
+            owing = [one for one in batch if one.study_instance_uid == study and one.state in OWING]
+            self.ledger.begin(owing, workflow_id, checked=True)
+        return batch
 
     # --------------------------------------------------------------------------------------------------------------- look
 
@@ -324,8 +333,10 @@ def made_scores(pixels: np.ndarray[Any, Any], highest: str = "Normal") -> Scores
     return Scores(classes=MODEL.classes, probabilities=probabilities, box=(0, 0, 12, 16), rows=16, columns=12)
 
 
-def _object(kind: str, reading: Reading, cause: str) -> NewObject:
+def _object(kind: str, reading: Reading, cause: str, carries: Sequence[str]) -> NewObject:
     ds = Dataset()
+    for keyword in carries:
+        setattr(ds, keyword, str(reading.views[0].header.get(keyword, "")))
     ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
     ds.SOPInstanceUID = uid(cause, kind)
     ds.StudyInstanceUID = reading.study_instance_uid

@@ -922,7 +922,7 @@ def test_a_refused_delivery_is_sent_after_all_when_a_person_asks_again(stepped: 
     stepped.receive(*exam())
     stepped.settle()
     [claim] = stepped.ledger.claim()
-    for one in stepped.ledger.batch(claim.workflow_id):
+    for one in stepped.begin(claim.workflow_id):
         stepped.ledger.refused(one.delivery_id, None, "it does not know our AE title")
     stepped.step(30 * 24 * 3600)
     assert stepped.ledger.claim() == []
@@ -930,7 +930,7 @@ def test_a_refused_delivery_is_sent_after_all_when_a_person_asks_again(stepped: 
     stepped.settle()
     assert len(stepped.versions()) == 1, "nothing changed, so no new version"
     [claim] = stepped.ledger.claim()
-    for one in stepped.ledger.batch(claim.workflow_id):
+    for one in stepped.begin(claim.workflow_id):
         stepped.ledger.not_sent(one.delivery_id, None, "nobody answers", retry_days=3)
     assert {one["state"] for one in stepped.study()["deliveries"]} == {"waiting"}, "the days count from the request"
 
@@ -956,7 +956,7 @@ def test_a_copy_fetched_after_retention_is_read_by_a_new_model(stepped: SteppedS
     stepped.receive(*exam())
     stepped.settle()
     for claim in stepped.ledger.claim():
-        for one in stepped.ledger.batch(claim.workflow_id):
+        for one in stepped.begin(claim.workflow_id):
             stepped.ledger.sent(one.delivery_id, 0, "", ask=False)
     stepped.step(10 * 24 * 3600)
     assert retire(stepped.retention(7, 90), stepped.files) == {"images_removed": 4}

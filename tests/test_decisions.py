@@ -42,7 +42,7 @@ def send_all(stepped: SteppedStore) -> set[str]:
     sent = set()
     while claims := stepped.ledger.claim():
         for claim in claims:
-            for one in stepped.ledger.batch(claim.workflow_id):
+            for one in stepped.begin(claim.workflow_id):
                 stepped.ledger.sent(one.delivery_id, 0, "", ask=False)
                 sent.add(one.sop_instance_uid)
     return sent
@@ -336,7 +336,7 @@ def test_what_was_sent_is_taken_back(stepped: SteppedStore) -> None:
     stepped.receive(*exam())
     stepped.settle()
     [pacs, viewer] = stepped.ledger.claim()
-    for one in stepped.ledger.batch(pacs.workflow_id):
+    for one in stepped.begin(pacs.workflow_id):
         stepped.ledger.sent(one.delivery_id, 0, "", ask=False)
     stepped.claims.release([viewer.workflow_id], "not begun")
     assert stepped.ask("withdraw", why="wrong patient") == "accepted"
@@ -369,7 +369,7 @@ def test_what_was_on_its_way_when_it_was_withdrawn_is_taken_back_too(stepped: St
     stepped.receive(*exam())
     stepped.settle()
     [claim] = stepped.ledger.claim()
-    batch = stepped.ledger.batch(claim.workflow_id)  # the association is open now
+    batch = stepped.begin(claim.workflow_id)  # the association is open now
     stepped.ask("withdraw")
     stepped.settle()
     stepped.ledger.sent(batch[0].delivery_id, 0, "", ask=False)

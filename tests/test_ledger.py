@@ -12,7 +12,8 @@ from mammograms_made import uid
 from stepped_store import FixedRuling, SteppedStore, exam, image, rejection
 
 from store import ledger, tables
-from store.ledger import CONFIRM_TRIES, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Delivery
+from store.correction import compare
+from store.ledger import CONFIRM_TRIES, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, TRANSITIONS, Delivery, DeliveryState
 from store.study import View
 
 
@@ -23,8 +24,11 @@ def analysed(stepped: SteppedStore, study: str = "study", *destinations: str) ->
 
 
 def claimed(stepped: SteppedStore) -> list[Delivery]:
-    """Everything that is due, as the engine would get it."""
-    return [one for claim in stepped.ledger.claim() for one in stepped.ledger.batch(claim.workflow_id)]
+    """Everything that is due, as the engine would get it; what is to be sent is on its way."""
+    found = []
+    for claim in stepped.ledger.claim():
+        found += stepped.begin(claim.workflow_id)
+    return found
 
 
 def row(stepped: SteppedStore, delivery_id: int) -> Any:
@@ -72,14 +76,14 @@ def test_a_destination_works_on_one_batch_at_a_time_in_order(stepped: SteppedSto
     for number in range(3):
         analysed(stepped, f"study {number}")
     [claim] = stepped.ledger.claim()
-    first = stepped.ledger.batch(claim.workflow_id)
+    first = stepped.begin(claim.workflow_id)
     assert len(first) == 6 and stepped.ledger.claim() == []
     ids = [one.delivery_id for one in first]
     assert ids == sorted(ids)
     numbers = {one["sop_instance_uid"]: version["number"] for version in stepped.versions() for one in version["objects"]}
     assert [numbers[one.sop_instance_uid] for one in first[:4]] == [1, 1, 2, 2]
     for one in first:
-        stepped.ledger.confirmed(one.delivery_id)
+        stepped.ledger.sent(one.delivery_id, 0x0000, "", ask=False)
     [claim] = stepped.ledger.claim()
     assert min(one.delivery_id for one in stepped.ledger.batch(claim.workflow_id)) > max(ids)
 
@@ -139,7 +143,7 @@ def test_pauses_grow_to_a_cap(stepped: SteppedStore) -> None:
     assert all(low <= pause <= low * 1.25 for low, pause in zip(expected, pauses, strict=True)), pauses
     assert expected[-1] == LONGEST_RETRY_SECONDS
     found = row(stepped, one.delivery_id)
-    assert (found.state, found.status, found.tries, found.reason) == ("waiting", 0xA700, 12, "out of resources")
+    assert (found.state, found.status, found.tries, found.reason) == ("sending", 0xA700, 12, "out of resources")
 
 
 def test_two_deliveries_do_not_knock_at_the_same_moment(stepped: SteppedStore) -> None:
@@ -194,6 +198,7 @@ def test_a_destination_that_is_gone_is_cancelled(stepped: SteppedStore, named: l
 
 def test_what_ended_is_not_cancelled(stepped: SteppedStore) -> None:
     one = only(stepped)
+    stepped.ledger.sent(one.delivery_id, 0x0000, "", ask=True)
     stepped.ledger.confirmed(one.delivery_id)
     assert stepped.ledger.cancel([]) == 0 and row(stepped, one.delivery_id).state == "confirmed"
 
@@ -209,7 +214,7 @@ def test_a_study_that_is_held_after_the_claim_is_not_sent(stepped: SteppedStore)
 def test_a_newer_version_waits_for_an_older_one_that_is_tried_again(stepped: SteppedStore) -> None:
     analysed(stepped)
     [claim] = stepped.ledger.claim()
-    first = stepped.ledger.batch(claim.workflow_id)
+    first = stepped.begin(claim.workflow_id)
     for one in first:
         stepped.ledger.not_sent(one.delivery_id, None, "down", retry_days=3)
     stepped.receive(image(View.L_CC, "retake", InstanceNumber="9"))
@@ -219,3 +224,240 @@ def test_a_newer_version_waits_for_an_older_one_that_is_tried_again(stepped: Ste
     stepped.step(10)
     [claim] = stepped.ledger.claim()
     assert [one.delivery_id for one in stepped.ledger.batch(claim.workflow_id)][:2] == [one.delivery_id for one in first]
+
+
+# ---------------------------------------------------------------------------------------------------------------- transitions
+
+#: By hand, from the words of the glossary: state -> what may follow by itself.
+FOLLOWS = {
+    "waiting": "waiting sending refused expired cancelled",
+    "sending": "sending waiting sent refused expired cancelled",
+    "sent": "sent confirmed",
+    "confirmed": "",
+    "refused": "",
+    "expired": "",
+    "cancelled": "sent",
+}
+
+
+def test_the_states_follow_each_other_as_the_glossary_says() -> None:
+    assert {str(state): set(map(str, after)) for state, after in TRANSITIONS.items()} == {
+        state: set(after.split()) for state, after in FOLLOWS.items()
+    }
+    assert set(TRANSITIONS) == set(DeliveryState)
+
+
+# ------------------------------------------------------------------------------------------------------ begun, held, given back
+
+
+def test_what_was_begun_by_a_worker_that_died_is_sent_again(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    [claim] = stepped.ledger.claim()
+    batch = stepped.begin(claim.workflow_id)
+    assert {row(stepped, one.delivery_id).state for one in batch} == {"sending"}
+    stepped.claims.release([claim.workflow_id], "killed")
+    assert {row(stepped, one.delivery_id).state for one in batch} == {"sending"}, "it may have arrived"
+    stepped.step(31)
+    [again] = stepped.ledger.claim()
+    assert [one.sop_instance_uid for one in stepped.begin(again.workflow_id)] == [one.sop_instance_uid for one in batch]
+    stepped.ledger.sent(batch[0].delivery_id, 0, "", ask=False)
+    assert row(stepped, batch[0].delivery_id).state == "sent"
+
+
+def test_nothing_leaves_of_a_study_that_was_held_after_the_claim(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    [claim] = stepped.ledger.claim()
+    batch = stepped.ledger.batch(claim.workflow_id)
+    stepped.receive(image(View.L_CC, "foreign", PatientID="P2"))
+    stepped.work()
+    assert stepped.ledger.begin(batch, claim.workflow_id, checked=True) == []
+    assert {row(stepped, one.delivery_id).state for one in batch} == {"waiting"}
+    assert {row(stepped, one.delivery_id).workflow_id for one in batch} == {None}
+
+
+def test_a_cancelled_delivery_in_flight_keeps_its_destination_busy(stepped: SteppedStore) -> None:
+    """WITHDRAWN must not overtake what it withdraws."""
+    analysed(stepped)
+    [claim] = stepped.ledger.claim()
+    batch = stepped.begin(claim.workflow_id)
+    stepped.ask("withdraw")
+    stepped.settle()
+    assert {row(stepped, one.delivery_id).state for one in batch} == {"cancelled"}
+    assert stepped.ledger.claim() == []
+    stepped.ledger.sent(batch[0].delivery_id, 0, "", ask=False)
+    stepped.ledger.not_sent(batch[1].delivery_id, None, "the association broke", retry_days=3)
+    assert [row(stepped, one.delivery_id).state for one in batch] == ["sent", "cancelled"]
+    assert all(one.withdrawal for one in claimed(stepped)) and len(stepped.versions()) == 2
+
+
+def test_many_old_deliveries_do_not_slow_a_claim_down(stepped: SteppedStore) -> None:
+    """The plan uses an index for what is due; it does not look at what is done."""
+    analysed(stepped)
+    plan = "EXPLAIN QUERY PLAN " if stepped.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with stepped.engine.begin() as connection:
+        if stepped.engine.dialect.name != "sqlite":
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        said = connection.exec_driver_sql(plan + "SELECT id FROM delivery WHERE due_at <= '2030-01-01' AND workflow_id IS NULL").all()
+    assert "ix_delivery" in str(said)
+
+
+# -------------------------------------------------------------------------------------------------------------------- retry
+
+
+def test_a_person_puts_back_what_was_given_up(stepped: SteppedStore) -> None:
+    analysed(stepped, "study", "a", "b")
+    for one in claimed(stepped):
+        stepped.ledger.refused(one.delivery_id, 0x0122, "SOP class not supported")
+    done, why_not = stepped.ledger.retry(person="Kim", why="enabled there", states=[DeliveryState.REFUSED], destination="a")
+    assert (done, why_not) == (2, [])
+    assert {one.destination for one in claimed(stepped)} == {"a"}
+    [act] = stepped.rows(sa.select(tables.act))
+    assert (act.person, act.what, act.why, act.parameters["deliveries"]) == ("Kim", "retry deliveries", "enabled there", 2)
+
+
+def test_what_is_under_way_or_replaced_is_not_put_back(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    first = claimed(stepped)
+    for one in first:
+        stepped.ledger.refused(one.delivery_id, 0x0122, "SOP class not supported")
+    stepped.receive(image(View.L_CC, "retake", AcquisitionTime="103000"))
+    stepped.settle()
+    second = claimed(stepped)
+    ids = [first[0].delivery_id, second[0].delivery_id, 999]
+    done, why_not = stepped.ledger.retry(person="Kim", delivery_ids=ids)
+    assert done == 0
+    assert why_not == [
+        "999: no such delivery",
+        f"{ids[0]}: it is of version 1, and version 2 stands",
+        f"{ids[1]}: it is sending, so there is nothing to try again",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- whose study it is
+
+OURS = {"PatientID": "P1", "PatientName": "TEST^ONE", "PatientBirthDate": "19600101", "PatientSex": "F"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "verdict"),
+    [
+        ({}, "agrees"),
+        (OURS, "agrees"),
+        ({**OURS, "PatientName": "test^one^^"}, "agrees"),
+        ({"PatientID": "P1"}, "agrees"),  # what is not returned says nothing
+        ({**OURS, "PatientName": "NEW^ONE"}, "corrected"),
+        ({**OURS, "PatientBirthDate": "19610101"}, "corrected"),
+        ({**OURS, "AccessionNumber": "A1"}, "corrected"),
+        ({**OURS, "PatientID": "P9"}, "corrected"),
+        ({**OURS, "PatientSex": "O"}, "corrected"),
+        ({**OURS, "IssuerOfPatientID": "HOSP"}, "corrected"),
+        ({**OURS, "PatientName": "NEW^ONE", "PatientBirthDate": "19610101"}, "another patient"),
+        ({**OURS, "PatientID": "P9", "PatientName": "NEW^ONE"}, "another patient"),
+        ({**OURS, "PatientID": "P9", "PatientBirthDate": "19610101"}, "another patient"),
+        ({"PatientID": "P9"}, "another patient"),
+        ({"PatientID": "P9", "PatientName": "TEST^ONE"}, "another patient"),  # without the date of birth nobody knows
+    ],
+)
+def test_whose_study_a_destination_says_it_is(theirs: dict[str, str], verdict: str) -> None:
+    assert compare(OURS, theirs).verdict == verdict
+
+
+def test_a_name_that_the_destination_cannot_write_is_no_correction() -> None:
+    ours = {**OURS, "PatientName": "Hong^Gildong=洪^吉洞=홍^길동"}
+    assert compare(ours, {**OURS, "PatientName": "Hong^Gildong=?^??=?^??"}).verdict == "agrees"
+    assert compare(ours, {**OURS, "PatientName": "Hong^Gildong"}).verdict == "agrees"
+    assert compare(ours, {**OURS, "PatientName": "Kim^Gildong=洪^吉洞=홍^길동"}).verdict == "corrected"
+
+
+def whose(stepped: SteppedStore, **theirs: str) -> set[str]:
+    """What the ledger makes of it that the destination has the study under these values."""
+    found = set()
+    for claim in stepped.ledger.claim():
+        batch = stepped.ledger.batch(claim.workflow_id)
+        found |= {str(stepped.ledger.compare(one, [{**SAID, **theirs}])) for one in batch}
+        for one in batch:
+            stepped.ledger.give_back(claim.workflow_id, one.study_instance_uid)
+    return found
+
+
+#: What the made images say, and so the results.
+SAID = {keyword: str(image(View.L_CC).get(keyword)) for keyword in ("PatientID", "PatientName", "PatientBirthDate")}
+
+
+def named(stepped: SteppedStore) -> dict[str, str]:
+    """Whom the last report was made for."""
+    return {keyword: str(stepped.readings[-1].views[0].header.get(keyword)) for keyword in SAID}
+
+
+def test_a_corrected_patient_gets_a_new_version_without_a_second_reading(stepped: SteppedStore) -> None:
+    analysed(stepped, "study", "a", "b")
+    read = list(stepped.scored)
+    assert whose(stepped, PatientID="CORRECTED") == {"corrected"}
+    stepped.settle()
+    assert stepped.state() == "analysed" and stepped.scored == read
+    first, second = stepped.versions()
+    assert first["run_id"] == second["run_id"] and named(stepped) == {**SAID, "PatientID": "CORRECTED"}
+    objects = [{one["sop_instance_uid"] for one in version["objects"]} for version in (first, second)]
+    states = {(one["sop_instance_uid"] in objects[1], one["state"]) for one in stepped.study()["deliveries"]}
+    assert states == {(False, "cancelled"), (True, "waiting")}, "nothing goes out under the old identifier"
+    assert {one.destination for one in claimed(stepped)} == {"a", "b"}
+
+
+def test_newer_images_know_better_than_a_correction(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    whose(stepped, PatientName="CORRECTED^NAME")
+    stepped.settle()
+    stepped.receive(*exam(PatientName="MARRIED^NAME"))
+    stepped.settle()
+    assert named(stepped)["PatientName"] == "MARRIED^NAME"
+
+
+def test_a_correction_that_no_result_can_carry_holds_the_study(stepped: SteppedStore) -> None:
+    """It must not go round in circles."""
+    stepped.carries = ("PatientName", "PatientBirthDate")
+    analysed(stepped)
+    assert whose(stepped, PatientID="CORRECTED") == {"corrected"}
+    stepped.settle()
+    assert whose(stepped, PatientID="CORRECTED") == {"another patient"}
+    assert stepped.state() == "held" and len(stepped.versions()) == 2
+
+
+def test_another_patient_holds_the_study_until_a_person_decides(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    other = {"PatientID": "X", "PatientName": "OTHER^ONE"}
+    assert whose(stepped, **other) == {"another patient"}
+    stepped.settle()
+    found = stepped.study()
+    assert found["state"] == "held" and stepped.ledger.claim() == []
+    assert "pacs has this study under another patient (PatientID, PatientName differ)" in found["state_reason"]
+    assert "OTHER" not in found["state_reason"]
+    assert stepped.ask("reprocess", "r0").startswith("refused: pacs has this study under another patient")  # type: ignore[union-attr]
+    assert stepped.ask("release", "r1").startswith("refused, this is still doubtful")  # type: ignore[union-attr]
+    assert stepped.ask("release", "r2", accept_patient=True) == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and named(stepped) == SAID
+    assert whose(stepped, **other) == {"agrees"}, "that was decided"
+    assert whose(stepped, PatientID="Y", PatientName="THIRD^ONE") == {"another patient"}
+
+
+def test_a_person_may_take_the_patient_that_the_destination_names(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    read = list(stepped.scored)
+    other = {"PatientID": "X", "PatientName": "OTHER^ONE"}
+    whose(stepped, **other)
+    stepped.settle()
+    assert stepped.ask("release", patient_from_pacs=True) == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and stepped.scored == read and named(stepped) == {**SAID, **other}
+
+
+def test_there_is_nothing_to_take_when_no_destination_objects(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    assert stepped.ask("release", patient_from_pacs=True) == "refused: no destination names another patient"
+
+
+def test_of_several_patients_there_one_that_agrees_is_enough(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    [claim] = stepped.ledger.claim()
+    one = stepped.ledger.batch(claim.workflow_id)[0]
+    assert stepped.ledger.compare(one, [{**SAID, "PatientID": "X", "PatientName": "O"}, SAID]) == "agrees"

@@ -384,3 +384,48 @@ def test_results_are_served_as_files_that_dcmread_reads(orthanc: OrthancProcess,
         ds = dcmread(ours.folder / "data" / "files" / one["file_name"])
         assert ds.SOPInstanceUID == one["sop_instance_uid"]
         assert ds.StudyInstanceUID == uid("files")
+
+
+# ------------------------------------------------------------------------------------------------- whose study it is, at the PACS
+
+
+def corrected(orthanc: OrthancProcess, study: str, **values: str) -> None:
+    """What a PACS administrator does: other patient values for a study, under the same UIDs."""
+    [found] = orthanc.find("Study", StudyInstanceUID=uid(study))
+    keep = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+    # Orthanc demands that PatientID is replaced whenever UIDs are kept.
+    orthanc.post(
+        f"/studies/{found['ID']}/modify", {"Replace": {"PatientID": "P1", **values}, "Keep": keep, "Force": True, "KeepSource": False}
+    )
+
+
+def test_a_patient_corrected_before_the_result_was_sent(orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]) -> None:
+    """One patient, one study, the SR under the corrected identifier, and nothing was read twice; another patient holds the study."""
+    orthanc.start()
+    ours = fourview()
+    ours.run("pause", "sending")
+    for study in ("corrected", "another"):
+        for ds in exam(study):
+            orthanc.upload(part10(ds))
+    for study in ("corrected", "another"):
+        ours.wait_for_state(uid(study), "analysed", version=1)
+    corrected(orthanc, "corrected", PatientID="P1-CORRECTED")
+    corrected(orthanc, "another", PatientID="P2", PatientName="SOMEBODY^ELSE")
+    ours.run("resume", "sending")
+
+    found = wait_for_results(ours, orthanc, "corrected", 1)
+    assert {one["PatientID"] for one in (*found["SR"], *found["OT"])} == {"P1-CORRECTED"}
+    assert sorted(one["MainDicomTags"]["PatientID"] for one in orthanc.get("/patients", expand="")) == ["P1-CORRECTED", "P2"]
+    assert len(orthanc.get("/studies")) == 2
+    study = ours.wait_for_state(uid("corrected"), "analysed", version=2)
+    assert study["runs"][0]["run_id"] == study["runs"][1]["run_id"], "a second run would be a second reading"
+    assert [score["attempt"] for image in study["images"] for score in image["scores"]] == [1, 1, 1, 1]
+    sent = [one for one in study["deliveries"] if one["state"] in ("sent", "confirmed")]
+    assert [one["patient_check"] for one in sent] == ["agrees", "agrees"]
+
+    held = ours.wait_for_state(uid("another"), "held", version=1)
+    assert "orthanc has this study under another patient" in held["state_reason"] and results(orthanc, "another") == {"SR": [], "OT": []}
+    assert "--patient-from-pacs" in ours.run("show", uid("another"))
+    ours.run("release", uid("another"), "--patient-from-pacs", "--reason", "the emergency patient has a name now")
+    found = wait_for_results(ours, orthanc, "another", 1)
+    assert {(one["PatientID"], one["PatientName"]) for one in found["SR"]} == {("P2", "SOMEBODY^ELSE")}
