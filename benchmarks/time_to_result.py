@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -66,6 +67,10 @@ def _round(fourview: FourviewProcess, orthanc: OrthancProcess, study: str) -> fl
     images = [
         mammogram(view, study=study, pixels=breast_pixels(view, rows=ROWS, columns=COLUMNS, seed=len(study))) for view in HANGING_ORDER
     ]
+    for ds in images:  # a result waits until its study is there
+        buffer = BytesIO()
+        ds.save_as(buffer, enforce_file_format=True)
+        orthanc.upload(buffer.getvalue())
     fourview.send(images[:3])
     fourview.send(images[3:])
     answered = time.monotonic()

@@ -21,9 +21,7 @@ app.add_typer(deliveries_app, name="deliveries")
 def deliveries(
     context: typer.Context,
     state: Annotated[DeliveryState | None, typer.Option(help="Only deliveries in this state.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Also list each one that was refused or has expired, not only their reasons.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also each one that was refused or has expired.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List deliveries, newest first; what was refused or has expired once for each destination and reason."""

@@ -75,6 +75,16 @@ def part10(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def send(ours: FourviewProcess, orthanc: OrthancProcess, images: list[Dataset], **options: Any) -> None:
+    """Send images to Fourview directly. Orthanc has their study, by an object that it does not route."""
+    companion = mammogram(study="any", Modality="US", SOPInstanceUID=uid("companion", str(images[0].StudyInstanceUID)))
+    companion.SeriesInstanceUID = uid("companions", str(images[0].StudyInstanceUID))
+    for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
+        companion[keyword] = images[0][keyword]
+    orthanc.upload(part10(companion))
+    ours.send(images, **options)
+
+
 def exam(study: str, **overrides: Any) -> list[Dataset]:
     return [mammogram(view, study=study, **overrides) for view in HANGING_ORDER]
 
@@ -153,9 +163,9 @@ def test_duplicates_are_one_image(orthanc: OrthancProcess, fourview: Callable[..
     orthanc.start()
     ours = fourview()
     first = exam("twice")
-    ours.send([*first, first[0], first[2]])
+    send(ours, orthanc, [*first, first[0], first[2]])
     ours.wait_for_state(uid("twice"), "analysed", version=1)
-    ours.send([mammogram(HANGING_ORDER[1], study="twice")], rle=True)
+    send(ours, orthanc, [mammogram(HANGING_ORDER[1], study="twice")], rle=True)
     study = ours.wait_for(
         lambda: (found := ours.show(uid("twice"))) and any(image["disposition"] == "copy" for image in found["images"]) and found,
         "the copy in another transfer syntax is not recognised",
@@ -170,10 +180,10 @@ def test_late_view_makes_version_two_with_predecessor(orthanc: OrthancProcess, f
     orthanc.start()
     ours = fourview(study='wait_for_retake_seconds = 0\ngive_up_after_seconds = 1\nwhen_incomplete = "analyse"')
     images = exam("late")
-    ours.send(images[:3])
+    send(ours, orthanc, images[:3])
     study = ours.wait_for_state(uid("late"), "analysed", version=1)
     assert study["runs"][0]["outcome"] == "PARTIAL"
-    ours.send(images[3:])
+    send(ours, orthanc, images[3:])
     study = ours.wait_for_state(uid("late"), "analysed", version=2)
     assert study["revision"] == 2
     assert study["runs"][1]["outcome"] == "COMPLETE"
@@ -220,9 +230,9 @@ def test_retake_that_is_rejected_again_gives_back_the_first_selection(
         ContentTime="103000",
         InstanceNumber="9",
     )
-    ours.send(images)
+    send(ours, orthanc, images)
     first = ours.wait_for_state(uid("retake"), "analysed", version=1)
-    ours.send([retake])
+    send(ours, orthanc, [retake])
     second = ours.wait_for_state(uid("retake"), "analysed", version=2)
     assert second["slots"]["R-CC"]["sop_instance_uid"] == retake.SOPInstanceUID
     assert [loser["rule"] for loser in second["runs"][1]["losers"]] == [7]  # acquired later
@@ -247,6 +257,8 @@ def test_pacs_down_then_up_costs_no_second_inference(orthanc: OrthancProcess, fo
     ours.stop()  # nor does a restart lose anything or read again
     ours.start()
     orthanc.start()
+    for ds in exam("down"):  # a result waits until its study is there
+        orthanc.upload(part10(ds))
     wait_for_results(ours, orthanc, "down", 1)
     after = ours.show(uid("down"))
     assert [len(image["scores"]) for image in after["images"]] == [1, 1, 1, 1]
@@ -259,7 +271,7 @@ def test_another_model_is_compared_without_sending_and_then_with(
 ) -> None:
     orthanc.start()
     ours = fourview()
-    ours.send(exam("other model"))
+    send(ours, orthanc, exam("other model"))
     wait_for_results(ours, orthanc, "other model", 1)
     card = tmp_path / "other.toml"
     card.write_text(SIMULATED_CARD.replace('name = "simulated"', 'name = "another"'))
@@ -285,7 +297,7 @@ def test_doubtful_side_is_held_until_a_person_says_so_and_then_withdrawn(
     # The breast lies at the right edge, and so says Patient Orientation; Image Laterality says left.
     wrong = mammogram(View.L_CC, study="doubt", pixels=breast_pixels(View.R_CC, seed=5), PatientOrientation=["P", "L"])
     images = exam("doubt")
-    ours.send([wrong, images[0], *images[2:]])
+    send(ours, orthanc, [wrong, images[0], *images[2:]])
     study = ours.wait_for_state(uid("doubt"), "held")
     [doubt] = study["doubts"]
     assert "PatientOrientation" in doubt["reason"] and "pixels" in doubt["reason"]
@@ -390,13 +402,10 @@ def test_results_are_served_as_files_that_dcmread_reads(orthanc: OrthancProcess,
 
 
 def corrected(orthanc: OrthancProcess, study: str, **values: str) -> None:
-    """What a PACS administrator does: other patient values for a study, under the same UIDs."""
+    """What a PACS administrator does: other values for the patient of a study, under the same UIDs."""
     [found] = orthanc.find("Study", StudyInstanceUID=uid(study))
     keep = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
-    # Orthanc demands that PatientID is replaced whenever UIDs are kept.
-    orthanc.post(
-        f"/studies/{found['ID']}/modify", {"Replace": {"PatientID": "P1", **values}, "Keep": keep, "Force": True, "KeepSource": False}
-    )
+    orthanc.post(f"/patients/{found['ParentPatient']}/modify", {"Replace": values, "Keep": keep, "Force": True, "KeepSource": False})
 
 
 def test_a_patient_corrected_before_the_result_was_sent(orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]) -> None:
@@ -405,7 +414,7 @@ def test_a_patient_corrected_before_the_result_was_sent(orthanc: OrthancProcess,
     ours = fourview()
     ours.run("pause", "sending")
     for study in ("corrected", "another"):
-        for ds in exam(study):
+        for ds in exam(study, PatientID=study):
             orthanc.upload(part10(ds))
     for study in ("corrected", "another"):
         ours.wait_for_state(uid(study), "analysed", version=1)
