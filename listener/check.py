@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import httpx
 
@@ -11,7 +14,11 @@ from listener import parts
 from listener.config import Config
 from pipeline.model import ModelError
 from pipeline.send import Pacs, echo
+from store.condition import Facts
 from store.database import DatabaseAway, OldSchema
+
+#: A clock that is further from the database's than this is told.
+MOST_APART_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -31,13 +38,36 @@ def check(config: Config) -> list[Finding]:
 def _storage(config: Config) -> Iterator[Finding]:
     try:
         parts.open_archive(config)
-        yield Finding(True, "database")
+        yield Finding(True, "database, schema of this release")
+        yield from _hosts(parts.open_condition(config).facts())
     except (OldSchema, DatabaseAway) as error:
         yield Finding(False, "database", str(error))
+    yield _writable(config)
     free = parts.open_files(config).free_bytes() / parts.GIB
     floor = config.store.min_free_gib
     remedy = "" if free > floor else f"C-STORE answers 0xA700 below {floor:g} GiB: free space, or lower [store] min_free_gib"
     yield Finding(free > floor, f"disk: {free:.1f} GiB free at {config.store.files}", remedy)
+
+
+def _hosts(facts: Facts) -> Iterator[Finding]:
+    """Who lives, and whether this host's clock agrees with the database's: by it times are shown, by the database's leases go."""
+    living = ", ".join(one.process for one in facts.processes if one.alive)
+    yield Finding(True, f"processes: {living or 'none is running'}")
+    apart = abs((datetime.now(UTC) - facts.now).total_seconds())
+    remedy = "" if apart < MOST_APART_SECONDS else "due times and leases go by the database's clock; let both hosts follow one time server"
+    yield Finding(apart < MOST_APART_SECONDS, f"clock: {apart:.0f} s from the database's", remedy)
+
+
+def _writable(config: Config) -> Finding:
+    what = f"files folder {config.store.files} can be written"
+    try:
+        with tempfile.TemporaryFile(dir=parts.open_files(config).incoming) as file:
+            file.write(b"fourview")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return Finding(False, what, f"{error.strerror}: is it mounted, and does it belong to the user that runs Fourview?")
+    return Finding(True, what)
 
 
 def _model(config: Config) -> Finding:
