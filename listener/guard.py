@@ -5,18 +5,26 @@ one of the counted associations) for ever, and a length of 4 GiB is read into me
 replaces the method that reads from one connection. It relies on three things, which tests/test_guard.py pins since no documentation
 promises them: the connection is `assoc.dul.socket.socket`; a PDU is read as `recv(6)`, then `recv(length)`; an answer that is too
 short means "connection closed".
+
+`DataSetFile` is what a data set streams into. pynetdicom's own is written in the thread that serves the association, which a full disk
+would end: no answer, and no abort either. It stands in the place of `NamedTemporaryFile` in `pynetdicom.dimse_messages`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import socket
 import struct
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pynetdicom import dimse_messages
 
 LOG = logging.getLogger(__name__)
 
@@ -42,6 +50,54 @@ class Limits:
     pdu_bytes: int = 256 * 1024  # we announce half of it (PS3.8 D.1)
     message_bytes: int = 2 * 1024**3 + 64 * 1024**2  # the data set of one message; more would fill the volume before anybody is asked
     room: Callable[[], bool] = lambda: True  # whether the volume can take more; asked while a data set streams in
+
+
+class DataSetFile:
+    """A new file in `folder`. When the disk fails, the rest is dropped and `fault` remembers it: the message is still answered."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder / f"{secrets.token_hex(16)}.dcm")
+        self.fault: OSError | None = None
+        self._file: BinaryIO | None = None
+        try:
+            self._file = Path(self.name).open("xb", buffering=0)  # noqa: SIM115 - pynetdicom closes it after the answer is known
+        except OSError as error:
+            self.fault = error
+
+    @property
+    def file(self) -> DataSetFile:
+        """pynetdicom flushes the file behind its temporary file."""
+        return self
+
+    def write(self, data: bytes) -> int:
+        """Append; never raises."""
+        if self._file is not None and self.fault is None:
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[self._file.write(view) :]
+            except OSError as error:
+                self.fault = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Once the message is answered or given up; never raises."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+
+def stream_into(folder: Path) -> None:
+    """Have every data set that this process receives stream into a file of `folder`."""
+    tempfile.tempdir = str(folder)
+    dimse_messages.NamedTemporaryFile = _new_data_set_file  # type: ignore[assignment, attr-defined]
+
+
+def _new_data_set_file(**_: Any) -> DataSetFile:
+    return DataSetFile(Path(tempfile.gettempdir()))
 
 
 def guard(event: Any, limits: Limits) -> None:

@@ -7,6 +7,7 @@ Reads the Part 10 file that reception wrote (PS3.10 7.1) attribute by attribute;
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -80,6 +81,22 @@ class Keys:
     damage: str  # "" or, in words, what is missing of it
 
 
+class _Raw(io.FileIO):
+    """Remembers that the disk failed: pydicom takes that for the end of the data set, and what stands behind would be missing."""
+
+    fault: OSError | None = None
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self.read_once(buffer)
+        except OSError as error:
+            self.fault = error
+            raise
+
+    def read_once(self, buffer: Any) -> int:
+        return super().readinto(buffer) or 0
+
+
 def read_keys(path: Path) -> Keys:
     """The keys of the Part 10 file at `path`, without decoding pixels.
 
@@ -87,7 +104,7 @@ def read_keys(path: Path) -> Keys:
     Raises Refused(CANNOT_PARSE) when it is no data set, OSError when the file cannot be read.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with _Raw(path) as raw, io.BufferedReader(raw) as file:
         try:
             read_preamble(file, force=False)
             meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2)
@@ -102,6 +119,8 @@ def read_keys(path: Path) -> Keys:
         damage = _damage(ds, file, size)
         file.seek(start)
         file_hash = hashlib.file_digest(file, "sha256").hexdigest()
+        if raw.fault is not None:
+            raise raw.fault
     values = {keyword: _raw(ds, keyword) for keyword in (*_UID_KEYWORDS, *_TEXT_KEYWORDS)}
     encodings = _encodings(_raw(ds, "SpecificCharacterSet"))
     return Keys(

@@ -8,11 +8,11 @@ the views behind the refused object would never come.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import re
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -28,7 +28,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from listener.guard import Limits, guard
+from listener.guard import Limits, guard, stream_into
 from listener.keys import Keys, Refused, Status, check_uids, read_keys
 from pipeline.decode import DECODABLE
 from pipeline.figures import Figures
@@ -206,7 +206,7 @@ class StorageScp:
     def start(self) -> Self:
         """Listen. Raises CannotListen."""
         configure_pynetdicom()
-        tempfile.tempdir = str(self._files.incoming)
+        stream_into(self._files.incoming)
         callbacks: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, guard, [self._limits]),
             (evt.EVT_CONN_CLOSE, handle_close),
@@ -248,22 +248,29 @@ class StorageScp:
         """evt.EVT_C_STORE: the status for one instance. Leaves no file in `incoming`, whatever happens."""
         started = time.monotonic()
         received: Path = event.dataset_path
-        size_bytes = received.stat().st_size
+        size_bytes = 0
         keys: Keys | None = None
         status, comment = Status.SUCCESS, ""
         try:
+            if (fault := event.request._dataset_file.fault) is not None:
+                raise fault
+            size_bytes = received.stat().st_size
             self._check_space()
             _check_size(size_bytes, _stripped(event.request.AffectedSOPClassUID))  # before anything of it is parsed
             keys = read_keys(received)
             outcome = self._store(event, received, keys)
         except Refused as refusal:
             outcome, status, comment = "refused", refusal.status, refusal.comment
+        except OSError as error:
+            # Full, broken, read-only, away: nothing was kept that anybody was told of, and it may pass.
+            outcome, status, comment = "refused", Status.OUT_OF_RESOURCES, _disk_fault(error)
         except Exception:
             # The only place between a surprise and the sender: without an answer he would wait and abort, and the cause would be nowhere.
             LOG.exception("reception failed sop_instance_uid=%s", _printable(event.request.AffectedSOPInstanceUID))
             outcome, status, comment = "failed", Status.UNEXPECTED, "internal error of the receiver; its log says more"
         finally:
-            received.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the janitor finds it
+                received.unlink(missing_ok=True)
         seconds = time.monotonic() - started
         self._figures.add("instances_received", outcome)
         self._figures.took("stage_seconds", "reception", seconds)
@@ -351,9 +358,7 @@ def keep_file(
     try:
         file_name = None if ignored else files.adopt(received)
     except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        raise Refused(Status.OUT_OF_RESOURCES, "the disk is full; try again later") from error
+        raise Refused(Status.OUT_OF_RESOURCES, _disk_fault(error)) from error
     reception = Reception(
         study_instance_uid=keys.study_instance_uid,
         series_instance_uid=keys.series_instance_uid,
@@ -379,15 +384,26 @@ def keep_file(
         # The file stays: a commit whose answer was lost may stand, and then its row links to it. Without a row it goes after a day.
         raise Refused(Status.OUT_OF_RESOURCES, "the database is busy or away; try again later") from busy
     if file_name is not None and kept is not Kept.NEW:
-        files.remove(file_name)
+        with contextlib.suppress(OSError):  # what was sent is kept; the janitor finds the second file
+            files.remove(file_name)
     return kept
+
+
+def _disk_fault(error: OSError) -> str:
+    """For the sender, without any path."""
+    if error.errno in _NO_SPACE:
+        return "the disk is full; try again later"
+    return f"the disk fails ({error.strerror or type(error).__name__}); try again later"
 
 
 def handle_close(event: Any) -> None:
     """evt.EVT_CONN_CLOSE: what was received in part goes. A complete data set is `handle_store`'s: by then the message is gone."""
-    unfinished = getattr(event.assoc.dimse.message, "_data_set_path", None)
+    message = event.assoc.dimse.message
+    unfinished = getattr(message, "_data_set_path", None)
     if isinstance(unfinished, Path):
-        unfinished.unlink(missing_ok=True)
+        message._data_set_file.close()
+        with contextlib.suppress(OSError):  # the janitor finds it
+            unfinished.unlink(missing_ok=True)
 
 
 def handle_echo(event: Any) -> int:

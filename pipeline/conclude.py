@@ -53,7 +53,11 @@ def _or_hold(step: Callable[[Workshop, str], T], shop: Workshop, study_instance_
         return step(shop, study_instance_uid)
     except (DatabaseAway, OSError) as error:
         if not isinstance(error, FileGone):
-            log.warning("study waits for disk or database study_instance_uid=%s reason=%s", study_instance_uid, type(error).__name__)
+            log.warning(
+                "study waits for disk or database study_instance_uid=%s reason=%s",
+                study_instance_uid,
+                getattr(error, "strerror", None) or type(error).__name__,
+            )
             raise
         shop.archive.give_up(study_instance_uid, f"{error}; reprocess it with --from-orthanc")
         return None
@@ -178,7 +182,10 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
     )
     destinations, notes = _destinations(shop, reading)
     objects = []
+    names = iter(shop.files.write_all(*(data for one in built for data in (one.data, one.png))))
     for one in built:
+        file_name = next(names)
+        assert file_name is not None, "only pictures may be missing"
         objects.append(
             NewObject(
                 kind=one.kind,
@@ -186,8 +193,8 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
                 series_instance_uid=str(one.ds.SeriesInstanceUID),
                 sop_class_uid=str(one.ds.SOPClassUID),
                 transfer_syntax_uid=str(one.ds.file_meta.TransferSyntaxUID),
-                file_name=shop.files.write(one.data),
-                png_file=shop.files.write(one.png) if one.png is not None else None,
+                file_name=file_name,
+                png_file=next(names),
                 sha256=hashlib.sha256(one.data).hexdigest(),
                 size_bytes=len(one.data),
                 header=header_json(one.ds),

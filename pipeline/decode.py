@@ -5,13 +5,15 @@ run in a child of their own (`python -m pipeline.decode`), which imports pydicom
 its environment, may use 2 GiB of memory, and dies with its parent. The parent asks through the child's stdin and reads from its stdout:
 
     request   length (4 bytes, little endian), JSON {"path", "timeout_seconds"}
-    answer    length (4 bytes, little endian), JSON {"rows", "columns", "dtype", "pixel_hash"} or {"reason", "permanent"}; then the pixels
+    answer    length (4 bytes, little endian), JSON {"rows", "columns", "dtype", "pixel_hash"} or {"reason", "permanent"} or {"errno"};
+              then the pixels
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -96,6 +98,10 @@ class Frame:
 
     pixels: npt.NDArray[Any]
     pixel_hash: str
+
+
+class DiskFault(OSError):
+    """The file could not be read, which says nothing about the image in it."""
 
 
 class DecodeFailed(Exception):
@@ -295,7 +301,7 @@ def _answer(path: Path) -> tuple[dict[str, Any], memoryview]:
     except DecodeFailed as failure:
         return {"reason": failure.reason, "permanent": failure.permanent}, memoryview(b"")
     except OSError as error:
-        return {"reason": f"the file cannot be read: {error.strerror or type(error).__name__}", "permanent": False}, memoryview(b"")
+        return {"errno": error.errno or errno.EIO}, memoryview(b"")
     except MemoryError:
         return {"reason": f"decoding needs more than {MEMORY_BYTES >> 30} GiB of memory", "permanent": True}, memoryview(b"")
     except BaseException as error:  # noqa: BLE001 - PanicException of Rust extensions is no Exception; the next file may be good
@@ -398,13 +404,13 @@ class Decoder:
         """The stored values of the single-frame grey image in the Part 10 file at `path`.
 
         Raises DecodeFailed: permanent for malformed or unsupported data, not permanent when the child crashed, overran
-        `timeout_seconds`, or could not read the file.
+        `timeout_seconds`. Raises DiskFault when it could not read the file: the image is not to blame.
         """
         with self._turn:
             try:
                 child = self._running()
                 return self._ask(child, path, timeout_seconds)
-            except DecodeFailed:
+            except (DecodeFailed, DiskFault):
                 raise
             except _Overrun:
                 self._stop()
@@ -426,6 +432,8 @@ class Decoder:
         deadline = time.monotonic() + timeout_seconds
         _write_message(child.stdin, {"path": str(path.absolute()), "timeout_seconds": timeout_seconds})
         message = _receive_message(child.stdout, deadline)
+        if "errno" in message:
+            raise DiskFault(int(message["errno"]), os.strerror(int(message["errno"])))
         if "reason" in message:
             raise DecodeFailed(message["reason"], permanent=message["permanent"])
         rows, columns, dtype = int(message["rows"]), int(message["columns"]), np.dtype(message["dtype"])

@@ -46,14 +46,14 @@ def read_image(shop: Workshop, score_id: int) -> None:
         begun = time.monotonic()
         scores, picture, heat_map = score_image(frame.pixels, header, model)
         classified = time.monotonic()
-        preview_file = shop.files.write(picture)
-        heat_map_file = shop.files.write(heat_map) if heat_map is not None else None
+        preview_file, heat_map_file = shop.files.write_all(picture, heat_map)
     except FileGone as error:
         shop.scoring.fail(score_id, str(error), permanent=True)
         return
     except OSError as error:
-        log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%s", task.sop_instance_uid, error.strerror)
-        shop.scoring.postpone(score_id, f"the disk is away or full ({error.strerror}); it will be tried again")
+        reason = error.strerror or type(error).__name__
+        log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%s", task.sop_instance_uid, reason)
+        shop.scoring.postpone(score_id, f"the disk is away or full ({reason}); it will be tried again")
         return
     except DatabaseAway:
         raise

@@ -118,7 +118,8 @@ class Archive:
         """Remember a received instance; durable when it returns. Raises Busy when the database cannot answer in time."""
         try:
             return self._keep(reception)
-        except (OperationalError, sa.exc.TimeoutError) as error:
+        except (OperationalError, sa.exc.InternalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+            # Locked, full, broken, read-only (a standby), gone in the middle: whether it was committed, nobody knows.
             raise Busy(f"the database did not keep {reception.sop_instance_uid}: {type(error).__name__}") from error
 
     def _keep(self, reception: Reception) -> Kept:

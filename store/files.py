@@ -77,6 +77,19 @@ class Files:
             with contextlib.suppress(OSError):  # the janitor finds it
                 temporary.unlink(missing_ok=True)
 
+    def write_all(self, *contents: bytes | None) -> list[str | None]:
+        """`write` for each, None for None; when one cannot be written, none is left behind."""
+        names: list[str | None] = []
+        try:
+            for data in contents:
+                names.append(None if data is None else self.write(data))
+        except OSError:
+            for name in filter(None, names):
+                with contextlib.suppress(OSError):  # the janitor finds it
+                    self.remove(name)
+            raise
+        return names
+
     def check(self, name: str) -> None:
         """Raise FileGone when the file `name` is missing for good, another OSError when the disk or the mount is away."""
         try:

@@ -145,7 +145,9 @@ class Scoring:
             _settle(connection, study, score_id, now, state="scored", scored_at=now, **values)
             return True
 
-    def save(self, score_id: int, scores: Scores, preview_file: str, duration_seconds: float, *, heat_map_file: str | None = None) -> bool:
+    def save(
+        self, score_id: int, scores: Scores, preview_file: str | None, duration_seconds: float, *, heat_map_file: str | None = None
+    ) -> bool:
         """Remember what the model said; False when another worker was first: its answer stands and the caller removes its files."""
         with self._scored_study(score_id) as (connection, study, task, now):
             if task.state != "waiting":

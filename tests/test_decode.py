@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 
 from pipeline import decode
-from pipeline.decode import DECODABLE, DecodeFailed, Decoder, Frame, pixel_hash
+from pipeline.decode import DECODABLE, DecodeFailed, Decoder, DiskFault, Frame, pixel_hash
 from store.study import View
 from tests.mammograms_made import breast_pixels, mammogram
 
@@ -297,9 +297,8 @@ def test_what_is_not_dicom_is_refused_in_words(content: bytes, decoder: Decoder,
 
 
 def test_a_missing_file_may_come_back(decoder: Decoder, tmp_path: Path) -> None:
-    failed = failure(decoder, tmp_path / "nothing")
-    assert not failed.permanent
-    assert "No such file" in failed.reason
+    with pytest.raises(DiskFault, match="No such file"):
+        decoder.decode(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("transfer_syntax_uid", [uid.JPEGLSLossless, uid.JPEG2000Lossless])
