@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
 from pipeline import send as send_module
-from pipeline.send import VERDICTS, Echo, Found, Pacs, SendOutcome, Sent, echo, find_instance, send
+from pipeline.orthanc import find_studies_by_dicomweb
+from pipeline.send import VERDICTS, Echo, Found, Pacs, SendOutcome, Sent, echo, find_instance, find_studies, send
 from store.study import View
 
 OURS = "FOURVIEW"
@@ -374,6 +376,55 @@ def test_find(destination: Callable[..., Destination], answers: list[tuple[int, 
 def test_a_destination_that_answers_no_queries_is_unknown(destination: Callable[..., Destination]) -> None:
     pacs = destination()
     assert find_instance(pacs.pacs, OURS, study_instance_uid="1.2", series_instance_uid="1.3", sop_instance_uid="1.4") == Found.UNKNOWN
+
+
+def whose(**values: str) -> Dataset:
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.QueryRetrieveLevel = "STUDY"
+    for keyword, value in {"StudyInstanceUID": "1.2", "PatientID": "P1", **values}.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def test_the_patient_of_a_study_is_asked_for_over_one_association(destination: Callable[..., Destination]) -> None:
+    pacs = destination(classes=(MG, StudyRootQueryRetrieveInformationModelFind))
+    pacs.answers = [(0xFF00, whose(PatientName="Hong^Gildong=洪^吉洞=홍^길동")), (0xFF00, whose(StudyInstanceUID="9.9")), (0x0000, None)]
+    found = find_studies(pacs.pacs, OURS, ["1.2", "9.9", "3.4"])
+    assert [dict(one) for one in found["1.2"].patients] == [{"PatientID": "P1", "PatientName": "Hong^Gildong=洪^吉洞=홍^길동"}]
+    assert found["9.9"].patients == ({"PatientID": "P1"},), "an answer about another study is no answer"
+    assert found["3.4"].found is Found.ABSENT and "does not have this study yet" in found["3.4"].reason
+    assert pacs.associations == 1
+
+
+@pytest.mark.parametrize("answers", [[(0xA900, None)], [(0xC000, None)], [(0xFF00, None), (0xA700, None)]])
+def test_a_destination_that_does_not_say_whose_study_it_is(answers: list[Any], destination: Callable[..., Destination]) -> None:
+    pacs = destination(classes=(MG, StudyRootQueryRetrieveInformationModelFind))
+    pacs.answers = answers
+    found = find_studies(pacs.pacs, OURS, ["1.2"])["1.2"]
+    assert found.found is Found.UNKNOWN and "set `confirm` to dicomweb or none" in found.reason
+
+
+def test_a_destination_without_queries_says_how_it_may_be_asked(destination: Callable[..., Destination]) -> None:
+    found = find_studies(destination().pacs, OURS, ["1.2"])["1.2"]
+    assert found.found is Found.UNKNOWN and "`confirm` of this [[pacs]] says how" in found.reason
+
+
+def test_orthanc_names_a_patient_whole_by_both_ways(start_orthanc: Callable[..., OrthancProcess]) -> None:
+    orthanc = start_orthanc(extra={"DicomModalities": {"fourview": [OURS, "127.0.0.1", 11112]}})
+    pacs = replace(orthanc_pacs(orthanc), url=orthanc.url)
+    name = "Hong^Gildong=洪^吉洞=홍^길동"
+    ds = mammogram(SpecificCharacterSet="ISO_IR 192", PatientName=name, PatientID="K1", AccessionNumber="A1")
+    buffer = BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    orthanc.upload(buffer.getvalue())
+    study = str(ds.StudyInstanceUID)
+    by_find, by_web = find_studies(pacs, OURS, [study])[study], find_studies_by_dicomweb(pacs, [study])[study]
+    for known in (by_find, by_web):
+        [patient] = known.patients
+        assert (patient["PatientID"], patient["PatientName"], patient["AccessionNumber"]) == ("K1", name, "A1")
+    for absent in (find_studies(pacs, OURS, ["1.2.3"]), find_studies_by_dicomweb(pacs, ["1.2.3"])):
+        assert absent["1.2.3"].found is Found.ABSENT
 
 
 def test_a_password_is_never_shown() -> None:
