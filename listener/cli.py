@@ -28,6 +28,7 @@ from pipeline.orthanc import FetchFailed
 from store.archive import Busy
 from store.claims import BEAT_SECONDS, Claims
 from store.database import DatabaseAway, OldSchema
+from store.forget import Ambiguous
 from store.rows import UnknownStudy
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 COMMANDS = (cli_studies, cli_deliveries, cli_operation, cli_upkeep, cli_setup)
 
 #: What a command may fail with, in words that need no traceback.
-EXPECTED = (CannotServe, ModelError, FetchFailed, Unanswered, Busy, UnknownStudy, DatabaseAway, OldSchema, parts.SpoolAway)
+EXPECTED = (CannotServe, ModelError, FetchFailed, Unanswered, Busy, UnknownStudy, Ambiguous, DatabaseAway, OldSchema, parts.SpoolAway)
 
 Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input closes.")]
 

@@ -1,7 +1,9 @@
-"""Commands by which a site keeps its accounts: what came and what did not."""
+"""Commands by which a site keeps its accounts: what came and what did not, and what is to be forgotten."""
 
 from __future__ import annotations
 
+import getpass
+import sys
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -11,7 +13,9 @@ from listener import parts, reread
 from listener.reconcile import MISSING, Account, Standing
 from listener.reconcile import reconcile as compare
 from listener.show import printable
-from listener.terminal import AsJson, app, configuration, print_json
+from listener.terminal import AsJson, Reason, app, configuration, print_json
+from store.forget import Forgetting, Forgotten
+from store.rows import UnknownStudy
 from store.study import StudyState
 
 #: What is said of each standing, in this order; states that are not here are counted and not listed.
@@ -54,6 +58,69 @@ def reconcile(
             print(printable(line))
     if account.missing:
         raise typer.Exit(1)
+
+
+@app.command()
+def forget(
+    context: typer.Context,
+    study: Annotated[list[str] | None, typer.Argument(help="Study Instance UIDs.")] = None,
+    patient: Annotated[str, typer.Option(help="All studies of the patient with this Patient ID.")] = "",
+    issuer: Annotated[str | None, typer.Option(help="With --patient: who issued that ID.")] = None,
+    allow_again: Annotated[bool, typer.Option("--allow-again", help="Forget nothing: let forgotten studies come again.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Delete everything about studies here, for good, and let them not come back. Says what destinations still hold."""
+    config = configuration(context)
+    book = parts.open_forgetting(config)
+    if bool(study) == bool(patient):
+        raise typer.BadParameter("name studies, or a patient with --patient", param_hint="STUDY")
+    if issuer is not None and not patient:
+        raise typer.BadParameter("goes with --patient", param_hint="--issuer")
+    studies = list(study or ()) or book.studies_of(patient, issuer)
+    person = getpass.getuser()
+    if allow_again:
+        _allow_again(book, studies, person, reason)
+        return
+    if not studies:
+        raise UnknownStudy("no study here has an image of this patient")
+    if not yes:
+        typer.echo("\n".join(studies), err=True)
+        typer.confirm(f"Delete these {len(studies)} studies here for good?", abort=True, err=True)
+    failed, told = False, []
+    for one in studies:
+        try:
+            gone, left = parts.forget(config, book, one, person=person, why=reason)
+        except UnknownStudy as error:
+            print(printable(str(error)), file=sys.stderr)
+            failed = True
+            continue
+        told.append({**gone.as_json(), "left": left})
+        if not as_json:
+            print(printable("\n".join(_forgotten_in_words(gone, left))))
+    if as_json:
+        print_json(told)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _allow_again(book: Forgetting, studies: list[str], person: str, reason: str) -> None:
+    failed = False
+    for one in studies:
+        allowed = book.allow_again(one, person=person, why=reason)
+        failed = failed or not allowed
+        print(printable(f"{one}: {'may come again' if allowed else 'was not forgotten'}"))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _forgotten_in_words(gone: Forgotten, left: list[str]) -> list[str]:
+    lines = [f"{gone.study_instance_uid}: forgotten ({gone.images} images, {gone.versions} versions, {len(gone.files)} files)"]
+    lines += [f"  still at {one.destination}, or perhaps ({one.state}): {one.sop_instance_uid}" for one in gone.elsewhere]
+    if gone.senders:
+        lines.append(f"  the images came from {', '.join(gone.senders)}, and are deleted only there")
+    return lines + [f"  {one}" for one in left]
 
 
 def _as_json(account: Account) -> dict[str, Any]:

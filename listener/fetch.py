@@ -29,6 +29,9 @@ def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instanc
     `only` these instances: SOP Instance UID -> Series Instance UID.
     """
     pacs = source(config)
+    if archive.is_forgotten(study_instance_uid):
+        again = f"`fourview forget --allow-again {study_instance_uid}` lets it come again"
+        raise FetchFailed(f"study {study_instance_uid} was forgotten; {again}", worth_retrying=False)
     accepted = kept_for(image_kinds(config))
     counts: dict[str, int] = {}
     for ds in fetch_study(pacs, study_instance_uid, only):

@@ -22,6 +22,7 @@ from store.condition import Condition
 from store.database import (
     Engine,
     database_folder,
+    empty_log,
     engine_database,
     read_engine,
     require_current_schema,
@@ -32,6 +33,7 @@ from store.database import (
 )
 from store.epoch import restored
 from store.files import Files
+from store.forget import Forgetting, Forgotten
 from store.ledger import Ledger
 from store.pauses import Pauses
 from store.retention import Retention
@@ -69,6 +71,38 @@ def open_claims(config: Config) -> Claims:
 def open_accounting(config: Config) -> Accounting:
     """What came and what did not; raises OldSchema like `open_archive`."""
     return Accounting(_current(write_engine(config.store.database)))
+
+
+def open_forgetting(config: Config) -> Forgetting:
+    """Takes studies out for good; raises OldSchema like `open_archive`."""
+    return Forgetting(_current(write_engine(config.store.database)))
+
+
+def forget(config: Config, book: Forgetting, study_instance_uid: str, *, person: str, why: str) -> tuple[Forgotten, list[str]]:
+    """Forget a study: its rows first, then its files, then what the workflow engine knows of it. What was forgotten, and in words what was
+    left behind. Raises UnknownStudy."""
+    from pipeline.work import forget_workflows
+
+    gone = book.forget(study_instance_uid, person=person, why=why)
+    files, left = open_files(config), []
+    for name in gone.files:
+        try:
+            files.remove(name)
+        except OSError as error:
+            left.append(f"file {name} could not be removed ({error.strerror}): no row links to it, so upkeep will")
+    prefixes = [f"study:{study_instance_uid}:"]
+    prefixes += [f"view:{number}:" for number in gone.scores] + [f"delivery:{number}:" for number in gone.deliveries]
+    url = engine_database(config.store.database)
+    engine, ours = workflow_engine(url), write_engine(config.store.database)
+    try:
+        if not forget_workflows(url, engine, prefixes, partial(open_claims(config).living, "work")):
+            left.append("a worker still has it in hand; the workflow engine's row of it goes by itself within a day")
+        if not all([empty_log(ours), empty_log(engine)]):
+            left.append("the write-ahead log could not be emptied at this moment; that happens when the database is next idle")
+    finally:
+        engine.dispose()
+        ours.dispose()
+    return gone, left
 
 
 def open_scoring(config: Config) -> Scoring:

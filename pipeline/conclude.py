@@ -29,6 +29,7 @@ from store.files import FileGone
 from store.header import header_json, pack_header, read_header, unpack_header
 from store.header_text import UNREADABLE
 from store.look import Reading, ReadView
+from store.rows import UnknownStudy
 from store.study import ImageKind, Installation, Outcome, View, object_cause, run_id, version_cause
 from store.view import Resolved, resolve, unreadable
 
@@ -50,7 +51,17 @@ def conclude(shop: Workshop, study_instance_uid: str) -> None:
 def _or_hold(step: Callable[[Workshop, str], T], shop: Workshop, study_instance_uid: str) -> T | None:
     """Do a step of a study. What may pass (database, disk) is raised and tried again; any other surprise holds the study."""
     try:
+        return _or_give_up(step, shop, study_instance_uid)
+    except UnknownStudy:
+        log.info("study let go, it was forgotten")
+        return None
+
+
+def _or_give_up(step: Callable[[Workshop, str], T], shop: Workshop, study_instance_uid: str) -> T | None:
+    try:
         return step(shop, study_instance_uid)
+    except UnknownStudy:
+        raise
     except (DatabaseAway, OSError) as error:
         if not isinstance(error, FileGone):
             log.warning(
@@ -141,18 +152,20 @@ def _conclude(shop: Workshop, study_instance_uid: str) -> None:
         return
     started = time.monotonic()
     objects, notes = _write_objects(shop, reading, cause)
-    number = shop.archive.save_version(
-        study_instance_uid,
-        reading,
-        NewVersion(
-            run_id=run,
-            cause=cause,
-            object_cause=object_cause(cause, reading.predecessor_uids, reading.epoch),
-            model=reading.model,
-            objects=objects,
-            notes=notes,
-        ),
+    new = NewVersion(
+        run_id=run,
+        cause=cause,
+        object_cause=object_cause(cause, reading.predecessor_uids, reading.epoch),
+        model=reading.model,
+        objects=objects,
+        notes=notes,
     )
+    try:
+        number = shop.archive.save_version(study_instance_uid, reading, new)
+    except UnknownStudy:
+        for name in (name for one in objects for name in (one.file_name, one.png_file) if name is not None):
+            shop.files.remove(name)
+        raise
     seconds = time.monotonic() - started
     shop.figures.took("stage_seconds", "report", seconds)
     words = "version saved study_instance_uid=%s version=%d outcome=%s seconds=%.3f"

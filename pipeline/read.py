@@ -18,6 +18,7 @@ from pipeline.pixels import UNIFORM, breast_edge, prepare, preview, uniform
 from pipeline.workshop import LoadedModel, Workshop
 from store.database import DatabaseAway
 from store.files import FileGone
+from store.rows import UnknownStudy
 from store.study import Scores
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,13 @@ log = logging.getLogger(__name__)
 
 def read_image(shop: Workshop, score_id: int) -> None:
     """Read the image of a score that waits, and remember what came of it: scores, a failure, or that it must wait."""
+    try:
+        _read_image(shop, score_id)
+    except UnknownStudy:
+        log.info("image let go, its study was forgotten score=%d", score_id)
+
+
+def _read_image(shop: Workshop, score_id: int) -> None:
     task = shop.scoring.task(score_id)
     if task is None:
         return
@@ -55,7 +63,7 @@ def read_image(shop: Workshop, score_id: int) -> None:
         log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%s", task.sop_instance_uid, reason)
         shop.scoring.postpone(score_id, f"the disk is away or full ({reason}); it will be tried again")
         return
-    except DatabaseAway:
+    except (DatabaseAway, UnknownStudy):
         raise
     except (DecodeFailed, ModelError) as error:
         permanent = error.permanent if isinstance(error, DecodeFailed) else True
@@ -67,10 +75,13 @@ def read_image(shop: Workshop, score_id: int) -> None:
         shop.scoring.fail(score_id, f"unexpected {type(error).__name__} while it was read; see the worker's log", permanent=False)
         return
     seconds = time.monotonic() - started
-    if not shop.scoring.save(score_id, scores, preview_file, seconds, heat_map_file=heat_map_file):
-        for name in (preview_file, heat_map_file):
-            if name is not None:
-                shop.files.remove(name)
+    try:
+        saved = shop.scoring.save(score_id, scores, preview_file, seconds, heat_map_file=heat_map_file)
+    except UnknownStudy:
+        _remove(shop, preview_file, heat_map_file)
+        raise
+    if not saved:
+        _remove(shop, preview_file, heat_map_file)
     shop.figures.took("stage_seconds", "decode", decoded - started)
     shop.figures.took("stage_seconds", "classify", classified - begun)
     log.info(
@@ -81,6 +92,12 @@ def read_image(shop: Workshop, score_id: int) -> None:
         decoded - started,
         classified - begun,
     )
+
+
+def _remove(shop: Workshop, *names: str | None) -> None:
+    for name in names:
+        if name is not None:
+            shop.files.remove(name)
 
 
 def score_image(pixels: np.ndarray[Any, Any], header: Dataset, model: LoadedModel) -> tuple[Scores, bytes, bytes | None]:

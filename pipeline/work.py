@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
-from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID
 from dbos._serialization import DBOSPortableJSONSerializer
 
 from pipeline import conclude, deliver, read
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.1
 #: How often the engine is asked what became of workflows that hold a row.
 SWEEP_SECONDS = 2.0
+#: How long a running workflow of a forgotten study is waited for.
+FORGET_SECONDS = 30.0
 #: Raised only when the order of steps in a workflow changes.
 WORKFLOW_VERSION = "fourview-1"
 
@@ -180,6 +183,28 @@ class Worker:
         lost = [workflow_id for workflow_id in claimed if workflow_id not in alive]
         if lost and self._shop.claims.release(lost, "its worker died or lost its database", deadly=deadly):
             log.warning("rows taken back from ended workflows count=%d first=%s", len(lost), lost[0])
+
+
+def forget_workflows(engine_url: str, engine: Engine, prefixes: Sequence[str], living: Callable[[], Collection[str]]) -> bool:
+    """Delete the engine's rows of workflows whose ids begin so. Those that a living process has in hand are waited for: they find nothing
+    any more and end soon. False: after `FORGET_SECONDS` one still runs; its row goes a day after its end like any other."""
+    client = DBOSClient(system_database_url=engine_url, system_database_engine=engine, serializer=DBOSPortableJSONSerializer())
+    give_up_at = time.monotonic() + FORGET_SECONDS
+    try:
+        while True:
+            found = client.list_workflows(workflow_id_prefix=list(prefixes), load_input=False, load_output=False) if prefixes else []
+            if not found:
+                return True
+            alive = set(living())
+            # What waits in a queue can go at once: nothing is left for it to do.
+            ended = [one.workflow_id for one in found if not (one.status == "PENDING" and one.executor_id in alive)]
+            client.delete_workflows(ended)
+            if len(ended) < len(found):
+                if time.monotonic() > give_up_at:
+                    return False
+                time.sleep(0.1)
+    finally:
+        client.destroy()
 
 
 def prepare_engine_tables(engine_url: str, engine: Engine) -> None:

@@ -9,8 +9,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from store import tables
-from store.acts import study_key
 from store.database import database_now
+from store.forget import forgotten
 from store.study import StudyState
 
 #: So many values stand in one condition: SQLite takes 32,766, and a study seldom has a hundred instances.
@@ -44,8 +44,6 @@ class Accounting:
         study, instance, result = tables.study, tables.instance, tables.result_object
         wanted = sorted(set(sop_instance_uids))
         with self._engine.begin() as connection:
-            stone = tables.tombstone.c.study_key == study_key(connection, study_instance_uid)
-            forgotten = connection.execute(sa.select(tables.tombstone.c.at).where(stone)).first() is not None
             row = connection.execute(
                 sa.select(study.c.state, study.c.rule_name).where(study.c.study_instance_uid == study_instance_uid)
             ).first()
@@ -58,6 +56,6 @@ class Accounting:
             return Known(
                 state=StudyState(row.state) if row is not None else None,
                 rule=row.rule_name if row is not None else "",
-                forgotten=forgotten,
+                forgotten=forgotten(connection, study_instance_uid),
                 instances=frozenset(found),
             )

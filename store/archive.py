@@ -18,11 +18,12 @@ from sqlalchemy.exc import OperationalError
 
 from store import acts, tables
 from store.database import database_now, insert_or_ignore
+from store.forget import forgotten
 from store.grouping import Release, RequestKind
 from store.header import indexed_values
 from store.images import Disposition
 from store.look import Decide, Look, Reading, ReadView
-from store.rows import Claim, change_study, claim_rows, lock_study, move, say
+from store.rows import Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
 from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
 from store.view import Resolved
 
@@ -36,6 +37,10 @@ class Busy(Exception):
     """The database stayed locked or is away: nothing was kept. The sender may try again (answer 0xA700)."""
 
 
+class _IsForgotten(Exception):
+    """Takes back what a transaction has inserted of a study that must not come back."""
+
+
 class Kept(StrEnum):
     """What became of a reception."""
 
@@ -43,6 +48,7 @@ class Kept(StrEnum):
     DUPLICATE = "duplicate"  # the same bytes are kept already; the caller removes the file it adopted
     IGNORED = "ignored"
     OWN_RESULT = "own result"
+    FORGOTTEN = "forgotten"  # its study was, and shall not come back: nothing of it is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +123,22 @@ class Archive:
     def keep(self, reception: Reception) -> Kept:
         """Remember a received instance; durable when it returns. Raises Busy when the database cannot answer in time."""
         try:
+            for _ in range(2):
+                try:
+                    return self._keep(reception)
+                except UnknownStudy:
+                    continue  # forgotten at this very moment: look again
             return self._keep(reception)
+        except _IsForgotten:
+            return Kept.FORGOTTEN
         except (OperationalError, sa.exc.InternalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
             # Locked, full, broken, read-only (a standby), gone in the middle: whether it was committed, nobody knows.
             raise Busy(f"the database did not keep {reception.sop_instance_uid}: {type(error).__name__}") from error
+
+    def is_forgotten(self, study_instance_uid: str) -> bool:
+        """Whether the study must not come back."""
+        with self._engine.begin() as connection:
+            return forgotten(connection, study_instance_uid)
 
     def _keep(self, reception: Reception) -> Kept:
         with self._engine.begin() as connection:
@@ -148,6 +166,8 @@ class Archive:
                 },
             )
             study = lock_study(connection, reception.study_instance_uid)
+            if new_study and forgotten(connection, reception.study_instance_uid):
+                raise _IsForgotten  # under the lock: whoever forgets a study has it
             kept = Kept.OWN_RESULT if own else Kept.IGNORED if reception.ignored else Kept.NEW
             disposition = {Kept.OWN_RESULT: Disposition.OWN_RESULT, Kept.IGNORED: Disposition.IGNORED, Kept.NEW: Disposition.RECEIVED}[kept]
             values = asdict(reception)

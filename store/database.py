@@ -2,6 +2,7 @@
 
 SQLite: write-ahead log, `synchronous=FULL` (a commit survives a power cut), BEGIN IMMEDIATE for every writing transaction, so that two
 writers wait for each other instead of failing, and an engine of its own for readers, which never takes the write lock.
+`secure_delete`: what is deleted or replaced is overwritten with zeros, so that nothing of a patient stays in a free corner of the file.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def write_engine(url: str) -> sa.Engine:
             parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits, max_overflow=32, pool_timeout=BUSY_TIMEOUT_SECONDS
         )
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
-    _sqlite_pragmas(engine, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
+    _sqlite_pragmas(engine, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA secure_delete=ON")
 
     @sa.event.listens_for(engine, "begin")
     def begin_immediate(connection: sa.Connection) -> None:
@@ -128,13 +129,28 @@ def workflow_engine(url: str) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = "IMMEDIATE"
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
         if sqlite3.sqlite_version_info < (3, 42):
             # Its schema asks for unixepoch('subsec'), which older SQLite answers with NULL.
             connection.create_function("unixepoch", -1, _unixepoch)
 
     return engine
+
+
+def empty_log(engine: sa.Engine) -> bool:
+    """SQLite: empty the write-ahead log, which holds pages as they were. False when a reader was in the way."""
+    if engine.dialect.name != "sqlite":
+        return True
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        answer = cursor.fetchone()
+        cursor.close()
+        return answer is not None and answer[0] == 0
+    finally:
+        connection.close()
 
 
 def _unixepoch(*arguments: object) -> float:

@@ -21,7 +21,7 @@ from store.correction import Comparison, Correction, Verdict, carried, compare
 from store.database import database_now, one_at_a_time
 from store.grouping import RequestKind
 from store.pauses import Paused, is_paused
-from store.rows import Claim, change_study, lock_study, move, new_workflow_id, say
+from store.rows import Claim, UnknownStudy, change_study, lock_study, move, new_workflow_id, say
 from store.study import Event, Outcome, StudyState, digest
 
 log = logging.getLogger(__name__)
@@ -364,7 +364,10 @@ class Ledger:
             uid = connection.execute(sa.select(row.c.study_instance_uid).where(row.c.id == delivery_id)).scalar_one_or_none()
             if uid is None:
                 return 0.0  # its study was forgotten
-            lock_study(connection, uid)
+            try:
+                lock_study(connection, uid)
+            except UnknownStudy:
+                return 0.0  # at this very moment
             before = connection.execute(sa.select(row).where(row.c.id == delivery_id).with_for_update()).one()
             if state not in TRANSITIONS[DeliveryState(before.state)]:
                 # Cancelled while it was on its way, and it did not arrive, or settled by another: it stays so.

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from store import tables
+from store.acts import study_key
 from store.study import Event, StudyState, next_state
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,18 @@ def lock_study(connection: sa.Connection, study_instance_uid: str) -> sa.Row[Any
     row = tables.study
     found = connection.execute(sa.select(row).where(row.c.study_instance_uid == study_instance_uid).with_for_update()).first()
     if found is None:
-        raise UnknownStudy(f"no study {study_instance_uid} is known here; `fourview studies` lists those that are")
+        raise unknown_study(connection, study_instance_uid)
     return found
+
+
+def unknown_study(connection: sa.Connection, study_instance_uid: str) -> UnknownStudy:
+    """What to raise of a study that has no row."""
+    row = tables.tombstone
+    at = connection.execute(sa.select(row.c.at).where(row.c.study_key == study_key(connection, study_instance_uid))).scalar()
+    if at is None:
+        return UnknownStudy(f"no study {study_instance_uid} is known here; `fourview studies` lists those that are")
+    again = f"`fourview forget --allow-again {study_instance_uid}` lets it come again"
+    return UnknownStudy(f"study {study_instance_uid} was forgotten on {at:%Y-%m-%d}; {again}")
 
 
 def change_study(connection: sa.Connection, study_instance_uid: str, **values: Any) -> None:

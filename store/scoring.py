@@ -17,7 +17,7 @@ from store.grouping import STALLED_SECONDS
 from store.header import unpack_header
 from store.look import ask_for_score, current_selection, evidence_from
 from store.pauses import Paused, is_paused
-from store.rows import Claim, change_study, claim_rows, lock_study, say
+from store.rows import Claim, UnknownStudy, change_study, claim_rows, lock_study, say
 from store.study import Policy, Scores
 from store.view import contradicted_by
 
@@ -101,7 +101,9 @@ class Scoring:
     def header(self, instance_id: int) -> Dataset:
         """The header of an instance as it was received, without pixel data."""
         with self._engine.begin() as connection:
-            packed = connection.execute(sa.select(tables.instance.c.header).where(tables.instance.c.id == instance_id)).scalar_one()
+            packed = connection.execute(sa.select(tables.instance.c.header).where(tables.instance.c.id == instance_id)).scalar()
+            if packed is None:
+                raise UnknownStudy(f"instance {instance_id} is no longer there: its study was forgotten")
             return unpack_header(packed)
 
     def save_pixel_hash(self, score_id: int, pixel_hash: str, breast_edge: str) -> bool:
@@ -182,7 +184,9 @@ class Scoring:
         with self._engine.begin() as connection:
             now = self._clock(connection)
             score, instance = tables.score, tables.instance
-            uid = connection.execute(sa.select(score.c.study_instance_uid).where(score.c.id == score_id)).scalar_one()
+            uid = connection.execute(sa.select(score.c.study_instance_uid).where(score.c.id == score_id)).scalar()
+            if uid is None:
+                raise UnknownStudy(f"score {score_id} is no longer there: its study was forgotten")
             study = lock_study(connection, uid)
             image = (instance.c.id.label("instance_id"), instance.c.sop_instance_uid, instance.c.evidence)
             task = connection.execute(

@@ -16,7 +16,7 @@ from store.header import folded
 from store.images import Disposition
 from store.look import current_selection, decided, evidence_from, scores_from
 from store.pauses import listed
-from store.rows import UnknownStudy
+from store.rows import unknown_study
 from store.study import HANGING_ORDER, OPERATOR, Candidate, ImageKind, View, ViewEvidence, elect
 from store.view import contradicted_by
 
@@ -76,7 +76,7 @@ class Search:
         with self._engine.begin() as connection:
             row = connection.execute(sa.select(tables.study).where(tables.study.c.study_instance_uid == study_instance_uid)).first()
             if row is None:
-                raise UnknownStudy(f"no study {study_instance_uid} is known here; `fourview studies` lists those that are")
+                raise unknown_study(connection, study_instance_uid)
 
             def rows(table: sa.Table, order: sa.Column[Any]) -> Sequence[sa.Row[Any]]:
                 mine = table.c.study_instance_uid == study_instance_uid
