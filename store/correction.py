@@ -82,8 +82,12 @@ def _same(keyword: str, ours: str, theirs: str) -> bool:
     both = [(one, other) for one, other in zip(*groups, strict=False) if one and other]
     if not both:
         return not theirs.strip("=^ ")
-    # A destination that cannot write a name in its character set puts marks in the place of letters.
-    return all(one == other or (not one.isascii() and ("?" in other or "�" in other)) for one, other in both)
+    return all(one == other or _mangled(one) == other.replace("?", "").replace("�", "") for one, other in both)
+
+
+def _mangled(name: str) -> str:
+    """The name as a destination writes it that has none of its foreign letters: it drops them, or puts marks in their place."""
+    return "" if name.isascii() else "".join(letter for letter in name if letter.isascii())
 
 
 def _groups(name: str) -> list[str]:

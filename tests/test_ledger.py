@@ -366,7 +366,12 @@ def test_a_name_that_the_destination_cannot_write_is_no_correction() -> None:
     ours = {**OURS, "PatientName": "Hong^Gildong=洪^吉洞=홍^길동"}
     assert compare(ours, {**OURS, "PatientName": "Hong^Gildong=?^??=?^??"}).verdict == "agrees"
     assert compare(ours, {**OURS, "PatientName": "Hong^Gildong"}).verdict == "agrees"
+    assert compare(ours, {**OURS, "PatientName": "Hong^Gildong=^=^"}).verdict == "agrees"
     assert compare(ours, {**OURS, "PatientName": "Kim^Gildong=洪^吉洞=홍^길동"}).verdict == "corrected"
+    assert compare({**OURS, "PatientName": "Łuczak^Zoë"}, {**OURS, "PatientName": "uczak^Zo"}).verdict == "agrees"
+    assert compare({**OURS, "PatientName": "Łuczak^Zoë"}, {**OURS, "PatientName": "?uczak^Zo?"}).verdict == "agrees"
+    assert compare({**OURS, "PatientName": "Łuczak^Zoë"}, {**OURS, "PatientName": "Nowak^Zo"}).verdict == "corrected"
+    assert compare({**OURS, "PatientName": "Łuczak^Zoë"}, {**OURS, "PatientName": "Łuczak^Zoe"}).verdict == "corrected"
 
 
 def whose(stepped: SteppedStore, **theirs: str) -> set[str]:
