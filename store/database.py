@@ -206,13 +206,13 @@ def _alone(engine: sa.Engine) -> Iterator[None]:
             yield
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("SET lock_timeout = 0")
-        connection.exec_driver_sql(f"SELECT pg_advisory_lock({_UPGRADE_LOCK})")
+        # Asked again and again: a statement that waits would itself be waited for by the engine's CREATE INDEX CONCURRENTLY, for ever.
+        while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_UPGRADE_LOCK})").scalar_one():
+            time.sleep(0.2)
         try:
             yield
         finally:
             connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_UPGRADE_LOCK})")
-            connection.exec_driver_sql("RESET lock_timeout")
 
 
 def _make_identity(engine: sa.Engine) -> None:
