@@ -8,8 +8,11 @@ of studies), `cli_deliveries`, `cli_operation` (what a site runs every day), `cl
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version as package_version
 from typing import Annotated
@@ -18,7 +21,7 @@ import typer
 
 from listener import cli_deliveries, cli_operation, cli_setup, cli_studies, cli_upkeep, logs, parts
 from listener.config import Config, ConfigErrors
-from listener.serve import CannotServe, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
+from listener.serve import CannotServe, Role, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
 from listener.terminal import app, configuration
 from pipeline.chores import do_chores
 from pipeline.figures import Figures
@@ -26,9 +29,10 @@ from pipeline.holdings import Unanswered
 from pipeline.model import ModelError
 from pipeline.orthanc import FetchFailed
 from store.archive import Busy
-from store.claims import BEAT_SECONDS, Claims
+from store.claims import Claims
 from store.database import DatabaseAway, OldSchema
 from store.forget import Ambiguous
+from store.leases import BEAT_SECONDS
 from store.rows import UnknownStudy
 
 log = logging.getLogger(__name__)
@@ -67,15 +71,39 @@ def serve(context: typer.Context) -> None:
     config = configuration(context)
     logs.configure(json=not sys.stderr.isatty())
     parts.check_model(config)
-    with exclusive(parts.data_folder(config) / "serve.lock", "fourview serve"):
+    stopped = until_told_to_stop()
+    with exclusive(parts.data_folder(config) / f"{socket.gethostname()}-serve.lock", "fourview serve"):
         probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
         probe_port(config.http.host, config.http.port, "[http] port")
-        parts.create_database_if_new(config)
-        parts.open_archive(config)
+        parts.wait_for_database(config, stopped, create=True)
         receive_arguments = ["receive", "--child"] + (["--shared-port"] if config.dicom.receivers > 1 else [])
-        roles = [(f"receive-{number}", receive_arguments) for number in range(config.dicom.receivers)]
-        roles += [("work", ["work", "--child"]), ("web", ["web", "--child"])]
-        supervise([(name, ["--config", str(config.path), *role]) for name, role in roles], stopped=until_told_to_stop())
+        common = ["--config", str(config.path)]
+        roles = [Role(f"receive-{number}", [*common, *receive_arguments]) for number in range(config.dicom.receivers)]
+        supervise([*roles, *_workers(config), Role("web", [*common, "web", "--child"])], stopped=stopped, on_death=_tell_death(config))
+
+
+def _workers(config: Config) -> list[Role]:
+    return [
+        Role(f"work-{number}", ["--config", str(config.path), "work", "--child"], watched=True) for number in range(config.work.workers)
+    ]
+
+
+def _tell_death(config: Config) -> Callable[[str, threading.Event], None]:
+    """What a supervisor does when a worker died and it did not: count it against what the worker was reading (`store.crashes`)."""
+
+    def tell(life: str, stopped: threading.Event) -> None:
+        while True:
+            try:
+                count = parts.open_claims(config).died(life)
+            except DatabaseAway as error:
+                log.warning("database not reachable, a worker's death is told later reason=%s", error.orig)
+                if stopped.wait(1.0):
+                    return
+            else:
+                log.log(logging.ERROR if count else logging.INFO, "a worker died alone images_in_hand=%d", count)
+                return
+
+    return tell
 
 
 @app.command()
@@ -132,14 +160,29 @@ def _leave(claims: Claims, process: str) -> None:
 
 
 @app.command()
-def work(context: typer.Context, child: Child = False) -> None:
-    """Read images, write results, send them."""
+def work(
+    context: typer.Context,
+    child: Child = False,
+    life: Annotated[str, typer.Option("--life", hidden=True, help="The name of this run, by which its death is told.")] = "",
+) -> None:
+    """Read images, write results, send them: as many worker processes as [work] workers says."""
     config, stopped = _role(context, child)
+    if not child:
+        parts.check_model(config)
+        supervise(_workers(config), stopped=stopped, on_death=_tell_death(config))
+        return
     with first_free(parts.data_folder(config), "work") as index:
-        worker = parts.make_worker(config, index=index)
-        worker.start()
-        worker.run(stopped)
-        worker.close()
+        worker = parts.make_worker(config, index=index, life=life)
+        finished = False
+        try:
+            worker.start()
+            worker.run(stopped)
+        finally:
+            # Whatever ends it, what it has in hand goes back first: only a death that gives no time for that is a crash.
+            finished = worker.close()
+        if not finished:
+            logging.shutdown()
+            os._exit(0)  # threads that still read would be waited for
 
 
 @app.command()
@@ -152,6 +195,7 @@ def web(context: typer.Context, child: Child = False) -> None:
     logs.configure(json=not sys.stderr.isatty())
     if child:
         end_with_parent()
+    parts.wait_for_database(config, threading.Event())
     search = parts.open_search(config)
     files = parts.open_files(config)
 
@@ -190,7 +234,9 @@ def _role(context: typer.Context, child: bool) -> tuple[Config, threading.Event]
     logs.configure(json=not sys.stderr.isatty())
     if child:
         end_with_parent()
-    return config, until_told_to_stop()
+    stopped = until_told_to_stop()
+    parts.wait_for_database(config, stopped)
+    return config, stopped
 
 
 if __name__ == "__main__":

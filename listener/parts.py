@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +23,9 @@ from store.chores import Chores
 from store.claims import Claims
 from store.condition import Condition
 from store.database import (
+    DatabaseAway,
     Engine,
+    NoTables,
     database_folder,
     empty_log,
     engine_database,
@@ -46,7 +51,11 @@ if TYPE_CHECKING:
     from pipeline.chores import Chore
     from pipeline.work import Worker
 
+log = logging.getLogger(__name__)
+
 GIB = 1 << 30
+#: How often a process that starts asks whether the database is there.
+WAIT_SECONDS = 1.0
 
 
 class SpoolAway(Exception):
@@ -200,6 +209,29 @@ def create_database_if_new(config: Config) -> None:
         upgrade_database(config)
 
 
+def wait_for_database(config: Config, stopped: threading.Event, *, create: bool = False) -> None:
+    """Return when the database answers and has its tables; `create`: make them when it has none. Processes may start in any order.
+
+    Raises OldSchema for tables of another release: waiting does not help. Ends the process when it is told to stop meanwhile.
+    """
+    engine, said = write_engine(config.store.database), ""
+    while True:
+        try:
+            if create and schema_revision(engine) is None:
+                upgrade_database(config)
+            require_current_schema(engine)
+            return
+        except DatabaseAway as error:
+            why = f"it does not answer: {error.orig}"
+        except NoTables as error:
+            why = str(error)
+        if why != said:
+            log.warning("waiting for the database reason=%r", why)
+            said = why
+        if stopped.wait(WAIT_SECONDS):
+            raise SystemExit(0)
+
+
 def image_kinds(config: Config) -> frozenset[ImageKind]:
     """What the models of this site read, the site's and those of rules; raises ModelError."""
     paths = {config.model.card, *(Path(rule.card) for rule in config.rules if rule.card)}
@@ -264,8 +296,8 @@ def installation(config: Config, archive: Archive) -> Installation:
     )
 
 
-def make_worker(config: Config, *, index: int) -> Worker:
-    """A worker with its model loaded and warm; raises ModelError. `index` tells the workers of this host apart."""
+def make_worker(config: Config, *, index: int, life: str = "") -> Worker:
+    """A worker with its model loaded and warm; raises ModelError. `index` tells the workers of this host apart, `life` the runs of one."""
     from pipeline.chores import Chore
     from pipeline.decode import Decoder
     from pipeline.upkeep import JANITOR_SECONDS, RETENTION_SECONDS, ROOM_SECONDS, make_room, retire, tidy
@@ -309,6 +341,9 @@ def make_worker(config: Config, *, index: int) -> Worker:
         timezone=ZoneInfo(config.site.timezone),
         load=load,
         decoder=Decoder(),
+        process=process_name("work", index),
+        life=f"{process_name('work', index)}/{life or secrets.token_hex(6)}",
+        images_at_once=config.work.images_at_once,
         chores=(
             *chores,
             *_reconciling(config, engine, archive, files),
@@ -316,7 +351,7 @@ def make_worker(config: Config, *, index: int) -> Worker:
         ),
     )
     url = engine_database(config.store.database)
-    return Worker(shop, engine_url=url, engine=workflow_engine(url), executor_id=process_name("work", index))
+    return Worker(shop, engine_url=url, engine=workflow_engine(url))
 
 
 def _reconciling(config: Config, engine: Engine, archive: Archive, files: Files) -> tuple[Chore, ...]:

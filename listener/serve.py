@@ -2,6 +2,9 @@
 
 A child is a `fourview` command of its own. It holds the reading end of a pipe whose writing end only its parent has: when the parent dies,
 however suddenly, the pipe closes and the child ends at once. Nothing acknowledged is lost by that, so there is nothing to wait for.
+
+Who sees a child die while living on itself knows that it died alone, and says so (`Role.watched`, `on_death`): that is what counts
+against the images which the child was reading (`store.crashes`). A death that a stop follows at once was part of it, and is not told.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -28,6 +32,10 @@ FIRST_RESTART_SECONDS = 0.5
 LONGEST_RESTART_SECONDS = 30.0
 #: How long children may finish what they do after SIGTERM.
 GRACE_SECONDS = 15.0
+#: A parent that lives on for so long after a child's death was not meant by what killed it.
+ALONE_AFTER_SECONDS = 0.5
+#: Ends of a child that are no crash: by its own will, or because somebody told it to stop.
+_TOLD_TO_STOP = (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 
 
 class CannotServe(Exception):
@@ -53,9 +61,13 @@ def exclusive(lock: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def first_free(folder: Path, what: str) -> Iterator[int]:
-    """The lowest index 0, 1, ... whose lock no other process of this host holds; held for as long as the context lasts."""
+    """The lowest index 0, 1, ... whose lock no other process of this host holds; held for as long as the context lasts.
+
+    The folder may be shared by several hosts, each with locks of its own: a lock over NFS is not to be relied upon, and a host's name is
+    part of the process's anyway.
+    """
     for index in range(1000):
-        lock = exclusive(folder / f"{what}-{index}.lock", what)
+        lock = exclusive(folder / f"{socket.gethostname()}-{what}-{index}.lock", what)
         try:
             lock.__enter__()
         except CannotServe:
@@ -90,48 +102,79 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+@dataclass(frozen=True)
+class Role:
+    """A process to be run. `watched`: each run gets a name of its own (`--life NAME`), and its death is told under it."""
+
+    name: str
+    arguments: Sequence[str]
+    watched: bool = False
+
+
 @dataclass
 class _Child:
-    name: str
-    command: Sequence[str]
+    role: Role
     process: subprocess.Popen[bytes] | None = None
+    life: str = ""
     started_at: float = 0.0
     restart_at: float = 0.0
     pause: float = field(default=FIRST_RESTART_SECONDS)
+    telling: threading.Thread | None = None
+
+    @property
+    def command(self) -> list[str]:
+        life = ["--life", self.life] if self.role.watched else []
+        return [sys.executable, "-m", "listener.cli", *self.role.arguments, *life]
 
 
 def supervise(
-    commands: Sequence[tuple[str, Sequence[str]]], *, stopped: threading.Event, now: Callable[[], float] = time.monotonic
+    roles: Sequence[Role],
+    *,
+    stopped: threading.Event,
+    on_death: Callable[[str, threading.Event], None] | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Run the commands ("name", arguments of `fourview`) and restart what dies, until `stopped`; then stop them and wait."""
-    children = [_Child(name, [sys.executable, "-m", "listener.cli", *arguments]) for name, arguments in commands]
+    """Run the roles and restart what dies, until `stopped`; then stop them and wait.
+
+    `on_death(life, stopped)` is called in a thread of its own after a watched child died alone; the child starts anew when it has returned.
+    """
+    children = [_Child(role) for role in roles]
     try:
         while not stopped.is_set():
             for child in children:
-                _tend(child, now())
+                _tend(child, now(), stopped, on_death)
             stopped.wait(0.1)
     finally:
         _stop(children)
 
 
-def _tend(child: _Child, now: float) -> None:
+def _tend(child: _Child, now: float, stopped: threading.Event, on_death: Callable[[str, threading.Event], None] | None) -> None:
     if child.process is None:
-        if now >= child.restart_at:
+        if now >= child.restart_at and (child.telling is None or not child.telling.is_alive()):
+            child.life = secrets.token_hex(6)
             child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)  # noqa: S603 - our own command line
             child.started_at = now
-            log.info("process started name=%s pid=%d", child.name, child.process.pid)
+            log.info("process started name=%s pid=%d", child.role.name, child.process.pid)
         return
     code = child.process.poll()
     if code is None:
         return
     if now - child.started_at > 60:
         child.pause = FIRST_RESTART_SECONDS
-    log.error("process ended name=%s pid=%d code=%d restart_in_seconds=%.1f", child.name, child.process.pid, code, child.pause)
+    log.error("process ended name=%s pid=%d code=%d restart_in_seconds=%.1f", child.role.name, child.process.pid, code, child.pause)
     if child.process.stdin is not None:
         child.process.stdin.close()
     child.process = None
     child.restart_at = now + child.pause
     child.pause = min(child.pause * 2, LONGEST_RESTART_SECONDS)
+    if on_death is not None and child.role.watched and code not in _TOLD_TO_STOP:
+        child.telling = threading.Thread(target=_tell, args=[on_death, child.life, stopped], name="death", daemon=True)
+        child.telling.start()
+
+
+def _tell(on_death: Callable[[str, threading.Event], None], life: str, stopped: threading.Event) -> None:
+    if not stopped.wait(ALONE_AFTER_SECONDS):
+        on_death(life, stopped)
 
 
 def _stop(children: Sequence[_Child]) -> None:

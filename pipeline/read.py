@@ -19,23 +19,33 @@ from pipeline.workshop import LoadedModel, Workshop
 from store.database import DatabaseAway
 from store.files import FileGone
 from store.rows import UnknownStudy
+from store.scoring import ScoreTask
 from store.study import Scores
 
 log = logging.getLogger(__name__)
 
 
-def read_image(shop: Workshop, score_id: int) -> None:
-    """Read the image of a score that waits, and remember what came of it: scores, a failure, or that it must wait."""
+def read_image(shop: Workshop, score_id: int, workflow_id: str) -> None:
+    """Read the image of a score that waits and that this workflow holds, and remember what came of it: scores, a failure, or a delay."""
     try:
-        _read_image(shop, score_id)
+        _read_image(shop, score_id, workflow_id)
     except UnknownStudy:
         log.info("image let go, its study was forgotten score=%d", score_id)
 
 
-def _read_image(shop: Workshop, score_id: int) -> None:
+def _read_image(shop: Workshop, score_id: int, workflow_id: str) -> None:
     task = shop.scoring.task(score_id)
     if task is None:
         return
+    with shop.gate.enter(alone=task.alone) as entered:
+        if not entered:
+            shop.scoring.hand_back(score_id, workflow_id)
+        elif shop.scoring.begin(score_id, workflow_id, shop.life):
+            _read(shop, task, workflow_id)
+
+
+def _read(shop: Workshop, task: ScoreTask, workflow_id: str) -> None:
+    score_id = task.score_id
     started = time.monotonic()
     try:
         model = shop.load(task.card)
@@ -56,23 +66,24 @@ def _read_image(shop: Workshop, score_id: int) -> None:
         classified = time.monotonic()
         preview_file, heat_map_file = shop.files.write_all(picture, heat_map)
     except FileGone as error:
-        shop.scoring.fail(score_id, str(error), permanent=True)
+        shop.scoring.fail(score_id, str(error), permanent=True, workflow_id=workflow_id)
         return
     except OSError as error:
         reason = error.strerror or type(error).__name__
         log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%s", task.sop_instance_uid, reason)
-        shop.scoring.postpone(score_id, f"the disk is away or full ({reason}); it will be tried again")
+        shop.scoring.postpone(score_id, f"the disk is away or full ({reason}); it will be tried again", workflow_id=workflow_id)
         return
     except (DatabaseAway, UnknownStudy):
         raise
     except (DecodeFailed, ModelError) as error:
         permanent = error.permanent if isinstance(error, DecodeFailed) else True
         log.warning("image not read sop_instance_uid=%s permanent=%s reason=%s", task.sop_instance_uid, permanent, error)
-        shop.scoring.fail(score_id, str(error), permanent=permanent)
+        shop.scoring.fail(score_id, str(error), permanent=permanent, workflow_id=workflow_id)
         return
     except Exception as error:  # the one catch-all of a worker: a surprise becomes a failed view, not a stuck study
         log.exception("image not read, unexpected sop_instance_uid=%s", task.sop_instance_uid)
-        shop.scoring.fail(score_id, f"unexpected {type(error).__name__} while it was read; see the worker's log", permanent=False)
+        reason = f"unexpected {type(error).__name__} while it was read; see the worker's log"
+        shop.scoring.fail(score_id, reason, permanent=False, workflow_id=workflow_id)
         return
     seconds = time.monotonic() - started
     try:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID
@@ -20,8 +21,8 @@ from pipeline import conclude, deliver, read
 from pipeline.chores import Chore, do_chores
 from pipeline.warm import warm_up
 from pipeline.workshop import Workshop
-from store.claims import BEAT_SECONDS
 from store.database import DatabaseAway, Engine
+from store.leases import BEAT_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,15 @@ FORGET_SECONDS = 30.0
 #: Raised only when the order of steps in a workflow changes.
 WORKFLOW_VERSION = "fourview-1"
 
+#: Workflows of each kind that one worker runs at once; the views' number is the site's.
 _QUEUES = {"view": 2, "study": 4, "delivery": 4}
+#: How long a worker that was told to stop goes on with what it has in hand before it gives it back.
+FINISH_SECONDS = 8.0
+#: For the engine this many deaths over one workflow are no reason to stop: what counts stands in `store.crashes`.
+_NEVER = 1_000_000
 
+#: The workflows that this process runs at this moment.
+_running: set[str] = set()
 
 _workshop: Workshop | None = None
 
@@ -45,15 +53,27 @@ def _here() -> Workshop:
     return _workshop
 
 
+@contextmanager
+def _noted() -> Iterator[str]:
+    """Its id, among the running ones for as long as it runs; the tick looks again when it ends."""
+    workflow_id = str(DBOS.workflow_id)
+    _running.add(workflow_id)
+    try:
+        yield workflow_id
+    finally:
+        _running.discard(workflow_id)
+        wake()
+
+
 @DBOS.step(name="read_image")
-def _read_image(score_id: int) -> None:
-    read.read_image(_here(), score_id)
+def _read_image(score_id: int, workflow_id: str) -> None:
+    read.read_image(_here(), score_id, workflow_id)
 
 
-@DBOS.workflow(name="view", max_recovery_attempts=3)
+@DBOS.workflow(name="view", max_recovery_attempts=_NEVER)
 def _view(score_id: int) -> None:
-    _read_image(score_id)
-    wake()
+    with _noted() as workflow_id:
+        _read_image(score_id, workflow_id)
 
 
 @DBOS.step(name="advance")
@@ -66,11 +86,11 @@ def _report(study_instance_uid: str) -> None:
     conclude.conclude(_here(), study_instance_uid)
 
 
-@DBOS.workflow(name="study", max_recovery_attempts=20)
+@DBOS.workflow(name="study", max_recovery_attempts=_NEVER)
 def _study(study_instance_uid: str) -> None:
-    if _advance(study_instance_uid):
-        _report(study_instance_uid)
-    wake()
+    with _noted():
+        if _advance(study_instance_uid):
+            _report(study_instance_uid)
 
 
 @DBOS.step(name="deliver")
@@ -78,10 +98,10 @@ def _deliver(workflow_id: str) -> None:
     deliver.deliver(_here(), workflow_id)
 
 
-@DBOS.workflow(name="delivery", max_recovery_attempts=20)
+@DBOS.workflow(name="delivery", max_recovery_attempts=_NEVER)
 def _delivery(workflow_id: str) -> None:
-    _deliver(workflow_id)
-    wake()
+    with _noted():
+        _deliver(workflow_id)
 
 
 _woken = threading.Event()
@@ -95,21 +115,24 @@ def wake() -> None:
 class Worker:
     """One process that works: the engine's threads execute, the tick hands out."""
 
-    def __init__(self, shop: Workshop, *, engine_url: str, engine: Engine, executor_id: str) -> None:
+    def __init__(self, shop: Workshop, *, engine_url: str, engine: Engine) -> None:
         global _workshop
         _workshop = shop
         self._shop = shop
-        self._executor_id = executor_id
-        DBOS(config=_engine_config(engine_url, engine, executor_id))
+        self._executor_id = shop.process
+        self._not_running: set[str] = set()
+        DBOS(config=_engine_config(engine_url, engine, shop.process))
+        quiet_engine()
 
     def start(self) -> None:
         """Warm up, then launch the engine: unfinished workflows of this executor go on."""
         warm_up(self._shop)
         self._shop.chore_book.give_back(self._executor_id)
+        self._shop.claims.begin_life(self._executor_id)
         self._beat()  # before the first claim, or another worker takes it for a dead one's
         DBOS.listen_queues(list(_QUEUES))
         DBOS.launch()
-        for name, concurrency in _QUEUES.items():
+        for name, concurrency in (_QUEUES | {"view": self._shop.images_at_once}).items():
             DBOS.register_queue(name, worker_concurrency=concurrency, polling_interval_sec=0.05, on_conflict="always_update")
 
     def run(self, stopped: threading.Event) -> None:
@@ -138,19 +161,26 @@ class Worker:
         figures = self._shop.figures
         self._shop.claims.beat(self._executor_id, "work", figures.snapshot(), figures.alive_seconds())
 
-    def close(self) -> None:
-        """Stop the engine, after giving running workflows a few seconds."""
-        DBOS.destroy(workflow_completion_timeout_sec=5)
+    def close(self) -> bool:
+        """Stop: begin nothing more, finish what is in hand within `FINISH_SECONDS`, hand the rest back; whether all was finished."""
+        self._shop.gate.close()
+        DBOS.destroy(workflow_completion_timeout_sec=int(FINISH_SECONDS))
+        finished = not _running
+        handed_back = self._shop.claims.end_life(self._shop.life)
+        if handed_back:
+            log.warning("images handed back unfinished count=%d", handed_back)
         self._shop.chore_book.give_back(self._executor_id)
         self._shop.claims.leave(self._executor_id)  # last: whoever sees no lease takes our work over
-        self._shop.decoder.close()
+        if finished:
+            self._shop.decoder.close()
+        return finished
 
     def tick(self) -> None:
         """Hand every row that needs attention to the engine, once."""
         for claim in self._shop.archive.claim_studies():
             with SetWorkflowID(claim.workflow_id):
                 DBOS.enqueue_workflow("study", _study, claim.row)
-        for claim in self._shop.scoring.claim():
+        for claim in self._shop.scoring.claim(self._shop.images_at_once):
             with SetWorkflowID(claim.workflow_id):
                 DBOS.enqueue_workflow("view", _view, int(claim.row))
         for claim in self._shop.ledger.claim():
@@ -166,22 +196,33 @@ class Worker:
         return {"forgotten": len(old)}
 
     def sweep(self) -> None:
-        """Take rows back whose workflow is absent, has ended without settling them, or belongs to a process that is dead."""
+        """Take rows back whose workflow is absent, has ended without settling them, or will not be run by anybody."""
         claimed = self._shop.claims.claimed(SWEEP_SECONDS)
         if not claimed:
             return
-        living = {self._executor_id, *self._shop.claims.living("work")}
-        alive, deadly = set(), set()
+        living = set(self._shop.claims.living("work"))
+        alive, not_running = set(), set()
+        this_release = (None, "", WORKFLOW_VERSION)
         for status in DBOS.list_workflows(workflow_ids=claimed, load_input=False, load_output=False):
-            if status.status in ("ENQUEUED", "DELAYED") or (status.status == "PENDING" and status.executor_id in living):
+            mine = status.executor_id == self._executor_id
+            if status.status not in ("ENQUEUED", "DELAYED", "PENDING"):
+                continue
+            if status.status == "PENDING" and mine and status.workflow_id not in _running:
+                not_running.add(status.workflow_id)
+                # Taken from the queue a moment ago, or by an earlier life, or its start was lost with the database: seen twice is lost.
+                if status.workflow_id not in self._not_running:
+                    alive.add(status.workflow_id)
+                    continue
+            elif (status.status == "PENDING" and (mine or status.executor_id in living)) or (
+                status.status != "PENDING" and status.app_version in this_release
+            ):
                 alive.add(status.workflow_id)
-            elif status.status == "PENDING":
-                # The engine recovers only its own executor's work. Cancelled first, so that a frozen process that wakes is fenced off.
-                DBOS.cancel_workflow(status.workflow_id)
-            elif status.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-                deadly.add(status.workflow_id)
+                continue
+            # Its executor is dead, or it waits for a release that no longer runs. Cancelled first, so that whoever wakes up is fenced off.
+            DBOS.cancel_workflow(status.workflow_id)
+        self._not_running = not_running & alive
         lost = [workflow_id for workflow_id in claimed if workflow_id not in alive]
-        if lost and self._shop.claims.release(lost, "its worker died or lost its database", deadly=deadly):
+        if lost and self._shop.claims.release(lost, "its worker died or lost its database"):
             log.warning("rows taken back from ended workflows count=%d first=%s", len(lost), lost[0])
 
 
@@ -207,9 +248,18 @@ def forget_workflows(engine_url: str, engine: Engine, prefixes: Sequence[str], l
         client.destroy()
 
 
+def quiet_engine() -> None:
+    """The engine writes through our log, warnings only: its own handler has another form, and advertises at INFO."""
+    engine_log = logging.getLogger("dbos")
+    engine_log.handlers.clear()
+    engine_log.propagate = True
+    engine_log.setLevel(logging.WARNING)
+
+
 def prepare_engine_tables(engine_url: str, engine: Engine) -> None:
     """Create or upgrade the workflow engine's own tables; part of `fourview db upgrade`."""
     DBOS(config=_engine_config(engine_url, engine, "db-upgrade"))
+    quiet_engine()
     DBOS.listen_queues([])
     DBOS.launch()
     DBOS.destroy()

@@ -13,6 +13,7 @@ from pipeline import rules
 from pipeline.chores import Chore
 from pipeline.decode import Decoder
 from pipeline.figures import Figures
+from pipeline.gate import Gate
 from pipeline.model import Classifier
 from pipeline.send import Pacs
 from store.archive import Archive
@@ -52,3 +53,7 @@ class Workshop:
     decoder: Decoder
     chores: tuple[Chore, ...] = ()
     figures: Figures = field(default_factory=Figures)
+    process: str  # host:role:number, the same after a restart
+    life: str  # {process}/{random}: this run of it
+    images_at_once: int = 2
+    gate: Gate = field(default_factory=Gate)

@@ -223,7 +223,7 @@ class Archive:
             sa.or_(row.c.generation > row.c.settled_generation, row.c.due_at <= sa.bindparam("now", type_=row.c.due_at.type)),
         )
         with self._engine.begin() as connection:
-            return claim_rows(connection, "study", row, row.c.study_instance_uid, wanted, row.c.due_at, limit, self._clock(connection))
+            return claim_rows(connection, "study", row, row.c.study_instance_uid, wanted, (row.c.due_at,), limit, self._clock(connection))
 
     # ------------------------------------------------------------------------------------------------------------- advance
 

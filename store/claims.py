@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
-from store import ledger, tables
+from store import crashes, ledger, tables
 from store.database import database_now, insert_or_ignore
-from store.grouping import STALLED_SECONDS
-from store.scoring import take_back
-
-#: Processes renew their lease every `BEAT_SECONDS`; one that did not for `LEASE_SECONDS` is taken for dead.
-BEAT_SECONDS = 3.0
-LEASE_SECONDS = 15.0
-
-
-def living_processes(connection: sa.Connection, role: str, now: datetime) -> list[str]:
-    """The processes of a role that renewed their lease lately."""
-    row = tables.lease
-    limit = now - timedelta(seconds=LEASE_SECONDS)
-    return list(connection.execute(sa.select(row.c.process).where(row.c.role == role, row.c.beat_at > limit)).scalars())
+from store.leases import living_processes
+from store.rows import lock_study
 
 
 class Claims:
@@ -42,20 +30,39 @@ class Claims:
                 found.update(connection.execute(query).scalars())
             return sorted(found)
 
-    def release(self, workflow_ids: Sequence[str], reason: str, *, deadly: Collection[str] = ()) -> int:
+    def release(self, workflow_ids: Sequence[str], reason: str) -> int:
         """Take rows back from workflows that are absent or ended without settling them; how many.
 
-        Over the `deadly` ones a worker died again and again: that counts against the image. An image that did so too often fails.
+        A study is looked at anew at once: what was open while its workflow was lost must not wait any longer.
         """
         with self._engine.begin() as connection:
             now = self._clock(connection)
-            row = tables.study
-            # Not at once: whatever ended the workflow may end the next one too.
-            values: dict[str, Any] = {"workflow_id": None, "due_at": now + timedelta(seconds=STALLED_SECONDS)}
-            values["settled_generation"] = row.c.generation  # due_at makes it look at everything anyway
-            released = connection.execute(sa.update(row).where(row.c.workflow_id.in_(workflow_ids)).values(**values)).rowcount
+            held = {row.name: row.c.workflow_id.in_(workflow_ids) for row in (tables.study, tables.score, tables.delivery)}
+            studies: set[str] = set()
+            for row in (tables.study, tables.score, tables.delivery):
+                studies.update(connection.execute(sa.select(row.c.study_instance_uid).where(held[row.name])).scalars())
+            # Studies first and in one order, then what belongs to them: as every transaction does.
+            for uid in sorted(studies):
+                lock_study(connection, uid)
+            values = {"workflow_id": None, "due_at": now}
+            released = connection.execute(sa.update(tables.study).where(held["study"]).values(**values)).rowcount
             released += ledger.take_back(connection, workflow_ids, now)
-            return released + take_back(connection, workflow_ids, reason, deadly, now)
+            return released + crashes.take_back(connection, workflow_ids, reason, now)
+
+    def died(self, life: str) -> int:
+        """A worker died alone, as its supervisor saw: what that counts against the images it was reading; how many they are."""
+        with self._engine.begin() as connection:
+            return crashes.died(connection, life, self._clock(connection))
+
+    def begin_life(self, process: str) -> int:
+        """`process` starts: what it was reading when it ended the last time waits again; how many images."""
+        with self._engine.begin() as connection:
+            return crashes.end_lives(connection, process, self._clock(connection))
+
+    def end_life(self, life: str) -> int:
+        """A worker was told to stop: what it does not finish is free for others at once; how many images."""
+        with self._engine.begin() as connection:
+            return crashes.hand_back(connection, life)
 
     def beat(self, process: str, role: str, figures: Mapping[str, float] | None = None, alive_seconds: float = 0.0) -> None:
         """This process lives and is ready to work; `figures` is what it counted in the `alive_seconds` since it started."""

@@ -13,9 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from store import pauses, tables
-from store.claims import LEASE_SECONDS
 from store.database import database_now
 from store.images import Disposition
+from store.leases import LEASE_SECONDS
 from store.study import Outcome, StudyState
 
 #: A withdrawal of what was sent is told for so long.

@@ -38,10 +38,16 @@ _UPGRADE_LOCK = 0x464F5552
 
 #: How long a statement waits for another writer. Orthanc gives up on a C-STORE answer after 10 s; we answer 0xA700 before.
 BUSY_TIMEOUT_SECONDS = 5
+#: How long PostgreSQL is waited for before it is said to be away.
+CONNECT_TIMEOUT_SECONDS = 3
 
 
 class OldSchema(Exception):
     """The database has another schema than this release; the message says which command to run."""
+
+
+class NoTables(OldSchema):
+    """The database has no table yet."""
 
 
 def _url(url: str) -> URL:
@@ -55,7 +61,12 @@ def write_engine(url: str) -> sa.Engine:
     """The engine of every transaction that may write."""
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        limits = {"connect_timeout": BUSY_TIMEOUT_SECONDS, "options": f"-c lock_timeout={BUSY_TIMEOUT_SECONDS * 1000}"}
+        # A server that vanished without a word (its host, the cable) must not be waited for either.
+        limits = {
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "tcp_user_timeout": CONNECT_TIMEOUT_SECONDS * 1000,
+            "options": f"-c lock_timeout={BUSY_TIMEOUT_SECONDS * 1000}",
+        }
         return sa.create_engine(
             parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits, max_overflow=32, pool_timeout=BUSY_TIMEOUT_SECONDS
         )
@@ -73,7 +84,8 @@ def read_engine(url: str) -> sa.Engine:
     """The engine of listings and pages; on SQLite it cannot write and never blocks a writer."""
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        engine = sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+        limits = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "tcp_user_timeout": CONNECT_TIMEOUT_SECONDS * 1000}
+        engine = sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
         return engine.execution_options(postgresql_readonly=True)
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
     _sqlite_pragmas(engine, "PRAGMA query_only=ON", "PRAGMA case_sensitive_like=ON")
@@ -111,6 +123,16 @@ def one_at_a_time(connection: sa.Connection, what: str) -> None:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:what))"), {"what": f"fourview: {what}"})
 
 
+def alone_or_never(connection: sa.Connection, what: str) -> bool:
+    """Whether no other process is in a transaction of the same name; none enters one until this ends. SQLite has one writer anyway."""
+    if connection.dialect.name == "sqlite":
+        return True
+    found: bool = connection.execute(
+        sa.text("SELECT pg_try_advisory_xact_lock(hashtext(:what))"), {"what": f"fourview: {what}"}
+    ).scalar_one()
+    return found
+
+
 def insert_or_ignore(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
     """Insert a row unless a unique constraint says that it is there already; whether it was inserted."""
     insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
@@ -123,7 +145,8 @@ def workflow_engine(url: str) -> sa.Engine:
     """The engine that the workflow engine's own code runs on: it begins its transactions itself."""
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+        limits = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "tcp_user_timeout": 10 * CONNECT_TIMEOUT_SECONDS * 1000}
+        return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
     engine = sa.create_engine(parsed)
 
     @sa.event.listens_for(engine, "connect")
@@ -231,7 +254,9 @@ def require_current_schema(engine: sa.Engine) -> None:
     found = schema_revision(engine)
     if found != head:
         what = "has no tables yet" if found is None else f"has schema {found}, this release needs {head}"
-        raise OldSchema(f"the database {engine.url.render_as_string(hide_password=True)} {what}: run `fourview db upgrade`")
+        raise (NoTables if found is None else OldSchema)(
+            f"the database {engine.url.render_as_string(hide_password=True)} {what}: run `fourview db upgrade`"
+        )
 
 
 def schema_revision(engine: sa.Engine) -> str | None:

@@ -171,10 +171,17 @@ def current_selection(connection: sa.Connection, study_instance_uid: str) -> Map
 
 
 def ask_for_score(
-    connection: sa.Connection, study_instance_uid: str, instance_id: int, policy: Policy, *, background: bool = False
+    connection: sa.Connection,
+    study_instance_uid: str,
+    instance_id: int,
+    policy: Policy,
+    *,
+    background: bool = False,
+    priority: int = 5,
 ) -> bool:
     """Have an image read by `policy`'s model; False when it was asked for before."""
-    values = {"instance_id": instance_id, "study_instance_uid": study_instance_uid, "state": "waiting", "background": background}
+    values = {"instance_id": instance_id, "study_instance_uid": study_instance_uid, "state": "waiting"}
+    values |= {"background": background, "priority": priority}
     model = {"model_key": policy.model.key, "model": asdict(policy.model), "card": policy.card}
     return insert_or_ignore(connection, tables.score, values | model)
 
@@ -415,10 +422,13 @@ class Look:
     def _write_scores(self, found: Consequences) -> None:
         row = tables.score
         for instance_id in found.again:
-            again = {"state": "waiting", "attempt": 0, "failures": 0, "error": "", "due_at": None}
+            again = {"state": "waiting", "attempt": 0, "failures": 0, "crashes": 0, "error": "", "due_at": None}
             self.connection.execute(sa.update(row).where(row.c.id == self.scores[instance_id].id).values(**again))
+        priority = found.changes.get("rule_priority", self.study.rule_priority)
         for instance_id in found.wanted:
-            ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy)
+            ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy, priority=priority)
+        mine = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting", row.c.priority != priority)
+        self.connection.execute(sa.update(row).where(mine).values(priority=priority))
 
     def _cancel_deliveries(self, reason: str) -> None:
         row = tables.delivery

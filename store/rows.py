@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,7 +28,9 @@ class UnknownStudy(Exception):
 def lock_study(connection: sa.Connection, study_instance_uid: str) -> sa.Row[Any]:
     """A study's row, locked until the transaction ends: no two of them touch one study. Raises UnknownStudy."""
     row = tables.study
-    found = connection.execute(sa.select(row).where(row.c.study_instance_uid == study_instance_uid).with_for_update()).first()
+    query = sa.select(row).where(row.c.study_instance_uid == study_instance_uid)
+    # NO KEY UPDATE: rows of other tables that name the study may be written meanwhile; else their writers and we might wait for each other.
+    found = connection.execute(query.with_for_update(key_share=True)).first()
     if found is None:
         raise unknown_study(connection, study_instance_uid)
     return found
@@ -87,12 +90,12 @@ def claim_rows(
     row: sa.Table,
     key: sa.Column[Any],
     wanted: sa.ColumnElement[bool],
-    order: sa.Column[Any],
+    order: Sequence[sa.Column[Any]],
     limit: int,
     now: datetime,
 ) -> list[Claim]:
     """Hand out the rows that are `wanted` and that nobody holds."""
-    query = sa.select(key, row.c.attempt).where(wanted).order_by(order).limit(limit).with_for_update(skip_locked=True)
+    query = sa.select(key, row.c.attempt).where(wanted).order_by(*order).limit(limit).with_for_update(skip_locked=True)
     claims = []
     for value, attempt in connection.execute(query, {"now": now}).all():
         claim = Claim(new_workflow_id(name, value, attempt + 1), str(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -12,19 +12,24 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from store import tables
-from store.database import database_now
+from store.database import alone_or_never, database_now
 from store.grouping import STALLED_SECONDS
 from store.header import unpack_header
+from store.leases import living_processes
 from store.look import ask_for_score, current_selection, evidence_from
 from store.pauses import Paused, is_paused
 from store.rows import Claim, UnknownStudy, change_study, claim_rows, lock_study, say
 from store.study import Policy, Scores
 from store.view import contradicted_by
 
-#: An image that failed this often, or over which a worker died so often that the engine gave up, is not tried again.
+#: An image that failed this often is not tried again.
 ATTEMPTS = 3
-#: Claims that expired for other reasons (a host that died, a disk that was away) count apart.
+#: An image that was begun this often and never finished is read alone.
 EXPIRED_ATTEMPTS = 20
+#: Handed out to each worker beyond what it reads at once, so that it need not wait for the next tick.
+SPARE = 1
+#: Every so many images the one that waits longest is handed out, whatever its priority: nothing waits for ever.
+TURN_OF_THE_OLDEST = 10
 #: After a failure that may pass, the next attempt waits this long, doubled each time.
 RETRY_SECONDS = 2.0
 
@@ -41,6 +46,7 @@ class ScoreTask:
     model_key: str
     card: str
     attempt: int
+    alone: bool  # a suspect: no other image at the same time in its worker
 
 
 class Scoring:
@@ -49,22 +55,36 @@ class Scoring:
     def __init__(self, engine: sa.Engine, *, clock: Callable[[sa.Connection], datetime] = database_now) -> None:
         self._engine = engine
         self._clock = clock
+        self._handed_out = 0
 
-    def claim(self, limit: int = 50) -> list[Claim]:
-        """Hand images that wait to be read to the engine, oldest first; one that is only re-read in the background when no other waits."""
+    def claim(self, at_once: int = 50) -> list[Claim]:
+        """Hand images that wait to be read to the engine, by priority, then by age. `at_once`: how many a worker reads at the same time.
+
+        Little more is handed out than the living workers read at once, so that an urgent image overtakes all that wait. One that is only
+        re-read in the background is handed out when no other waits.
+        """
         row = tables.score
         now = sa.bindparam("now", type_=row.c.due_at.type)
-        due = sa.and_(row.c.workflow_id.is_(None), row.c.state == "waiting", sa.or_(row.c.due_at.is_(None), row.c.due_at <= now))
         waits = row.c.state == "waiting"
+        due = sa.and_(row.c.workflow_id.is_(None), waits, sa.or_(row.c.due_at.is_(None), row.c.due_at <= now))
+        urgent = sa.and_(due, row.c.background.is_(sa.false()))
         with self._engine.begin() as connection:
-            if is_paused(connection, Paused.ANALYSING):
+            # Another worker hands out for all at this moment, or a person has paused it.
+            if not alone_or_never(connection, "claim images") or is_paused(connection, Paused.ANALYSING):
                 return []
             moment = self._clock(connection)
-            claims = claim_rows(connection, "view", row, row.c.id, sa.and_(due, row.c.background.is_(sa.false())), row.c.id, limit, moment)
-            # Not one more than runs at once: what comes meanwhile shall not stand behind it in the engine's queue.
+            workers = max(1, len(living_processes(connection, "work", moment)))
             busy = connection.execute(sa.select(sa.func.count()).select_from(row).where(waits, row.c.workflow_id.is_not(None))).scalar_one()
-            if busy == 0:
-                claims += claim_rows(connection, "view", row, row.c.id, due, row.c.id, 1, moment)
+            room = max(0, workers * (at_once + SPARE) - busy)
+            turns = (self._handed_out + room) // TURN_OF_THE_OLDEST - self._handed_out // TURN_OF_THE_OLDEST
+            claims: list[Claim] = []
+            for order, limit in (((row.c.id,), turns), ((row.c.priority, row.c.id), room - turns)):
+                if limit:
+                    claims += claim_rows(connection, "view", row, row.c.id, urgent, order, limit, moment)
+            self._handed_out += len(claims)
+            # Not one more than runs at once: what comes meanwhile shall not stand behind it in the engine's queue.
+            if busy == 0 and not claims:
+                claims += claim_rows(connection, "view", row, row.c.id, due, (row.c.id,), 1, moment)
             return claims
 
     def ask(self, study_instance_uid: str, policy: Policy) -> int:
@@ -92,11 +112,26 @@ class Scoring:
                     score.c.model_key,
                     score.c.card,
                     score.c.attempt,
+                    sa.or_(score.c.crashes > 0, score.c.attempt > EXPIRED_ATTEMPTS).label("alone"),
                 )
                 .join(instance, instance.c.id == score.c.instance_id)
                 .where(score.c.id == score_id, score.c.state == "waiting")
             ).first()
             return None if found is None else ScoreTask(score_id=score_id, **found._mapping)
+
+    def begin(self, score_id: int, workflow_id: str, life: str) -> bool:
+        """Note which life of a process begins an image now; False: it is settled, or another workflow's by now, so leave it alone."""
+        row = tables.score
+        mine = sa.and_(row.c.id == score_id, row.c.state == "waiting", row.c.workflow_id == workflow_id)
+        with self._engine.begin() as connection:
+            return connection.execute(sa.update(row).where(mine).values(begun_by=life)).rowcount == 1
+
+    def hand_back(self, score_id: int, workflow_id: str) -> None:
+        """It was handed out and will not be begun: it is free for others at once."""
+        row = tables.score
+        mine = sa.and_(row.c.id == score_id, row.c.state == "waiting", row.c.workflow_id == workflow_id)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(row).where(mine).values(workflow_id=None, begun_by=None, attempt=row.c.attempt - 1))
 
     def header(self, instance_id: int) -> Dataset:
         """The header of an instance as it was received, without pixel data."""
@@ -159,10 +194,13 @@ class Scoring:
             _settle(connection, study, score_id, now, state="scored", scored_at=now, error="", **values)
             return True
 
-    def fail(self, score_id: int, reason: str, *, permanent: bool) -> None:
-        """Remember that an image could not be read; what may pass is tried again, `ATTEMPTS` times in all."""
+    def fail(self, score_id: int, reason: str, *, permanent: bool, workflow_id: str | None = None) -> None:
+        """Remember that an image could not be read; what may pass is tried again, `ATTEMPTS` times in all.
+
+        Not when it is another workflow's than `workflow_id` by now: whoever was frozen so long says nothing any more.
+        """
         with self._scored_study(score_id) as (connection, study, task, now):
-            if task.state != "waiting":
+            if not _is_of(task, workflow_id):
                 return
             failures = task.failures + 1
             if permanent or failures >= ATTEMPTS:
@@ -171,10 +209,10 @@ class Scoring:
                 due = now + timedelta(seconds=RETRY_SECONDS * 2**failures)
                 _settle(connection, study, score_id, now, state="waiting", error=reason, due_at=due, failures=failures)
 
-    def postpone(self, score_id: int, reason: str) -> None:
-        """The disk or the mount is away: the image is not to blame and waits, for as long as it takes."""
+    def postpone(self, score_id: int, reason: str, *, workflow_id: str | None = None) -> None:
+        """The disk or the mount is away: the image is not to blame and waits, for as long as it takes. `workflow_id` as in `fail`."""
         with self._scored_study(score_id) as (connection, study, task, now):
-            if task.state == "waiting":
+            if _is_of(task, workflow_id):
                 due = now + timedelta(seconds=STALLED_SECONDS)
                 values = {"error": reason, "due_at": due, "attempt": task.attempt - 1}
                 _settle(connection, study, score_id, now, state="waiting", **values)
@@ -190,11 +228,15 @@ class Scoring:
             study = lock_study(connection, uid)
             image = (instance.c.id.label("instance_id"), instance.c.sop_instance_uid, instance.c.evidence)
             task = connection.execute(
-                sa.select(score.c.state, score.c.attempt, score.c.failures, score.c.model_key, *image)
+                sa.select(score.c.state, score.c.workflow_id, score.c.attempt, score.c.failures, score.c.model_key, *image)
                 .join(instance, instance.c.id == score.c.instance_id)
                 .where(score.c.id == score_id)
             ).one()
             yield connection, study, task, now
+
+
+def _is_of(task: sa.Row[Any], workflow_id: str | None) -> bool:
+    return task.state == "waiting" and workflow_id in (None, task.workflow_id)
 
 
 def fail_for_good(connection: sa.Connection, score_id: int, reason: str, now: datetime) -> None:
@@ -211,7 +253,7 @@ def fail_for_good(connection: sa.Connection, score_id: int, reason: str, now: da
 
 
 def _settle(connection: sa.Connection, study: sa.Row[Any], score_id: int, now: datetime, **values: Any) -> None:
-    connection.execute(sa.update(tables.score).where(tables.score.c.id == score_id).values(workflow_id=None, **values))
+    connection.execute(sa.update(tables.score).where(tables.score.c.id == score_id).values(workflow_id=None, begun_by=None, **values))
     if study.frozen_instances is not None or values["state"] == "failed":
         # A run in progress may have waited for just this image; a failed one leaves its slot to another.
         _raise_generation(connection, study.study_instance_uid)
@@ -219,18 +261,3 @@ def _settle(connection: sa.Connection, study: sa.Row[Any], score_id: int, now: d
 
 def _raise_generation(connection: sa.Connection, study_instance_uid: str) -> None:
     change_study(connection, study_instance_uid, generation=tables.study.c.generation + 1)
-
-
-def take_back(connection: sa.Connection, workflow_ids: Sequence[str], reason: str, deadly: Collection[str], now: datetime) -> int:
-    """Images that a workflow began and did not settle wait again, or fail when that happened too often; how many."""
-    score = tables.score
-    spent = connection.execute(sa.select(score).where(score.c.workflow_id.in_(workflow_ids), score.c.state == "waiting")).all()
-    for one in spent:
-        failures = one.failures + (one.workflow_id in deadly)
-        if failures >= ATTEMPTS or one.attempt >= EXPIRED_ATTEMPTS:
-            fail_for_good(connection, one.id, f"it was begun {one.attempt} times and never finished ({reason})", now)
-        else:
-            due = now + timedelta(seconds=RETRY_SECONDS * 2**failures)
-            values = {"workflow_id": None, "due_at": due, "failures": failures}
-            connection.execute(sa.update(score).where(score.c.id == one.id).values(**values))
-    return len(spent)

@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from store import tables
-from store.claims import living_processes
 from store.database import database_now
 from store.header import folded
 from store.images import Disposition
+from store.leases import living_processes
 from store.look import current_selection, decided, evidence_from, scores_from
 from store.pauses import listed
 from store.rows import unknown_study

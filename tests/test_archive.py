@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 import sqlalchemy as sa
@@ -17,9 +17,10 @@ from pipeline.upkeep import retire
 from store import tables
 from store.archive import Archive, Busy, Kept
 from store.claims import Claims
+from store.crashes import CRASHES
 from store.grouping import STALLED_SECONDS, RequestKind
 from store.rows import UnknownStudy
-from store.scoring import ATTEMPTS
+from store.scoring import ATTEMPTS, EXPIRED_ATTEMPTS, TURN_OF_THE_OLDEST
 from store.study import HANGING_ORDER, ImageKind, View, WhenIncomplete
 
 STUDY = uid("study")
@@ -708,34 +709,133 @@ def test_a_row_is_handed_out_once_and_every_time_under_a_new_id(stepped: Stepped
         seen.add(claim.workflow_id)
 
 
-def lose(stepped: SteppedStore, poisoned: Dataset, times: int, *, deadly: bool) -> None:
-    """The claim of one image expires `times` times, the others are read."""
+def lose(stepped: SteppedStore, poisoned: Dataset, times: int, *, alone: bool) -> list[list[str]]:
+    """The worker dies `times` times while it reads one image beside others; `alone`: its supervisor lives on. What was begun each time."""
     row = tables.score
     query = sa.select(row.c.id).join(tables.instance).where(tables.instance.c.sop_instance_uid == poisoned.SOPInstanceUID)
-    [poisoned_id] = [str(one.id) for one in stepped.rows(query)]
-    for _ in range(times):
-        for claim in stepped.scoring.claim():
-            if claim.row == poisoned_id:
-                stepped.claims.release([claim.workflow_id], "killed", deadly=[claim.workflow_id] if deadly else [])
-            else:
-                stepped.read(int(claim.row))
+    [poisoned_id] = [one.id for one in stepped.rows(query)]
+    begun = []
+    for number in range(times):
+        life = f"life{number}"
+        claims = sorted(stepped.scoring.claim(), key=lambda claim: int(claim.row) != poisoned_id)
+        tasks = {claim: stepped.scoring.task(int(claim.row)) for claim in claims}
+        first = tasks[claims[0]]
+        read = [claim for claim, task in tasks.items() if task is first or not (task is None or first is None or task.alone or first.alone)]
+        assert all(stepped.scoring.begin(int(claim.row), claim.workflow_id, f"host:work:0/{life}") for claim in read)
+        begun.append([claim.row for claim in read])
+        if alone:
+            assert stepped.claims.died(life) == len(read)
+        stepped.claims.begin_life("host:work:0")
+        stepped.claims.release([claim.workflow_id for claim in claims], "killed")
         stepped.step(30)
+    return begun
 
 
-def test_an_image_that_kills_its_workers_fails_alone(stepped: SteppedStore) -> None:
+def test_an_image_that_kills_its_workers_fails_alone_after_three_deaths(stepped: SteppedStore) -> None:
+    """The three others were being read beside it when it killed the first time: they are suspects once, and read alone."""
     stepped.receive(*exam())
     stepped.work(read=False)
-    lose(stepped, exam()[2], ATTEMPTS, deadly=True)
+    begun = lose(stepped, exam()[2], CRASHES, alone=True)
+    assert [len(one) for one in begun] == [4, 1, 1]
+    assert sorted(one.crashes for one in stepped.rows(sa.select(tables.score.c.crashes))) == [1, 1, 1, CRASHES]
     stepped.settle()
-    assert outcomes(stepped) == ["PARTIAL"] and "never finished" in stepped.versions()[0]["selection"][View.R_MLO]["failure"]
+    assert outcomes(stepped) == ["PARTIAL"] and "its worker died 3 times" in stepped.versions()[0]["selection"][View.R_MLO]["failure"]
 
 
 def test_a_host_that_dies_again_and_again_is_not_the_images_fault(stepped: SteppedStore) -> None:
     stepped.receive(*exam())
     stepped.work(read=False)
-    lose(stepped, exam()[2], ATTEMPTS + 5, deadly=False)
+    begun = lose(stepped, exam()[2], EXPIRED_ATTEMPTS + 5, alone=False)
+    assert {len(one) for one in begun[:EXPIRED_ATTEMPTS]} <= {4} and {len(one) for one in begun[EXPIRED_ATTEMPTS:]} == {1}
+    assert {one.crashes for one in stepped.rows(sa.select(tables.score.c.crashes))} == {0}
     stepped.settle()
     assert outcomes(stepped) == ["COMPLETE"]
+
+
+def test_an_image_that_takes_its_host_with_it_fails_in_the_end(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    lose(stepped, exam()[2], 2 * EXPIRED_ATTEMPTS, alone=False)
+    stepped.settle()
+    assert outcomes(stepped) == ["PARTIAL"] and "never finished" in stepped.versions()[0]["selection"][View.R_MLO]["failure"]
+
+
+def test_what_a_worker_hands_back_counts_nothing_and_is_free_at_once(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    first, second, *_ = stepped.scoring.claim()
+    assert stepped.scoring.begin(int(first.row), first.workflow_id, "host:work:0/life")
+    assert stepped.claims.end_life("host:work:0/life") == 1
+    stepped.scoring.hand_back(int(second.row), second.workflow_id)
+    again = stepped.scoring.claim()
+    assert {claim.row for claim in again} == {first.row, second.row}
+    found = stepped.rows(sa.select(tables.score.c.attempt, tables.score.c.crashes, tables.score.c.begun_by))
+    assert {tuple(one) for one in found} == {(1, 0, None)}
+
+
+def test_whoever_lost_an_image_to_another_says_nothing_of_it_any_more(stepped: SteppedStore) -> None:
+    """A frozen worker wakes up: it may not begin, fail or postpone what another reads by now."""
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    old = stepped.scoring.claim()[0]
+    score_id = int(old.row)
+    assert stepped.scoring.begin(score_id, old.workflow_id, "a:work:0/1")
+    stepped.claims.release([old.workflow_id], "its lease ended")
+    stepped.step(30)
+    [new] = stepped.scoring.claim()
+    assert new.row == old.row and stepped.scoring.begin(score_id, new.workflow_id, "b:work:0/1")
+    assert not stepped.scoring.begin(score_id, old.workflow_id, "a:work:0/1")
+    stepped.scoring.fail(score_id, "late", permanent=True, workflow_id=old.workflow_id)
+    stepped.scoring.postpone(score_id, "late", workflow_id=old.workflow_id)
+    assert stepped.claims.died("a:work:0/1") == 0
+    [row] = stepped.rows(sa.select(tables.score).where(tables.score.c.id == score_id))
+    assert (row.state, row.begun_by, row.workflow_id, row.crashes) == ("waiting", "b:work:0/1", new.workflow_id, 0)
+
+
+def test_a_request_that_came_while_its_workflow_was_lost_is_seen_at_once(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    [claim] = stepped.archive.claim_studies()
+    stepped.receive(image(View.L_CC, "second"))
+    stepped.claims.release([claim.workflow_id], "its process ended")
+    assert [one.row for one in stepped.archive.claim_studies()] == [STUDY]
+
+
+def test_urgent_images_overtake_a_queue_and_nothing_starves(stepped: SteppedStore) -> None:
+    """Little more is handed out than is read at once; every tenth image is the one that waits longest."""
+    stepped.ruling = replace(stepped.ruling, priority=9)
+    studies = [f"routine {number}" for number in range(6)]
+    for name in studies:
+        stepped.receive(*exam(study=name))
+    stepped.work(read=False)
+    first = stepped.scoring.claim(2)
+    assert len(first) == 3 and stepped.scoring.claim(2) == []
+    stepped.ruling = replace(stepped.ruling, priority=1)
+    for number in range(8):
+        stepped.receive(*exam(study=f"urgent {number}"))
+    stepped.work(read=False)
+    urgent = {str(one.id) for one in stepped.rows(sa.select(tables.score.c.id).where(tables.score.c.priority == 1))}
+    assert len(urgent) == 32
+    order: list[str] = []
+    handed = first
+    while handed:
+        stepped.read(int(handed[0].row))
+        handed = handed[1:]
+        new = stepped.scoring.claim(2)
+        order += [claim.row for claim in new]
+        handed += new
+    routine = [number for number, row in enumerate(order[:35]) if row not in urgent]
+    assert len(set(order)) == len(order) == 56 - 3 and set(order[:36]) >= urgent
+    assert len(routine) == 3 and all(later - earlier == TURN_OF_THE_OLDEST for earlier, later in pairwise(routine))
+
+
+def test_more_workers_are_handed_more(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.receive(*exam(study="other"))
+    stepped.work(read=False)
+    stepped.claims.beat("a:work:0", "work")
+    stepped.claims.beat("b:work:0", "work")
+    stepped.claims.beat("b:web:0", "web")
+    assert len(stepped.scoring.claim(1)) == 4 and stepped.scoring.claim(1) == []
 
 
 def test_a_disk_that_is_away_for_an_hour_fails_no_image(stepped: SteppedStore) -> None:

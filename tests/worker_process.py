@@ -1,24 +1,17 @@
-"""A worker of its own that believes itself on the host that it is told: `python worker_process.py HOST CONFIG`. Prints "ready"."""
+"""The program `fourview` as if on the host that it is told: `python worker_process.py HOST ARGUMENT...`."""
 
 from __future__ import annotations
 
 import socket
 import sys
-import threading
-from pathlib import Path
 
-from listener import parts
-from listener.config import load
+from listener import cli
 
 
-def main(host: str, config_file: str) -> None:
+def main(host: str, *arguments: str) -> None:
     socket.gethostname = lambda: host
-    config = load(Path(config_file), {})
-    parts.create_database_if_new(config)
-    worker = parts.make_worker(config, index=0)
-    worker.start()
-    print("ready", flush=True)
-    worker.run(threading.Event())
+    sys.argv = ["fourview", *arguments]
+    cli.main()
 
 
 if __name__ == "__main__":
