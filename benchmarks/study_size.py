@@ -2,8 +2,8 @@
 
     python benchmarks/study_size.py [STUDIES] [ROWS COLUMNS]
 
-A real installation with the simulated model receives STUDIES exams of four synthetic views and reports them; nothing is delivered. Images go
-after `keep_images_days`; results, previews and rows stay. The workflow engine's rows go after a day and are weighed apart.
+A real installation with the simulated model receives STUDIES exams of four synthetic views and reports them; nothing is delivered. Images
+go after `keep_images_days`; results, previews and rows stay. The workflow engine's rows go after a day and are weighed apart.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _files(ours: FourviewProcess, studies: int) -> None:
         "page as PNG": ("result_object", "png_file", ""),
     }
     for what, (table, column, more) in columns.items():
-        names = [name for (name,) in rows(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL{more}")]
+        names = [name for (name,) in rows(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL{more}")]  # noqa: S608 - our own names
         size = sum((ours.files / name).stat().st_size for name in names)
         print(f"  {what:<28} {len(names) / studies:4.1f} files {size / studies / KIB:10.1f}")
 

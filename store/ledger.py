@@ -129,8 +129,9 @@ class Ledger:
                     claim = Claim(new_workflow_id("delivery", found[0].id, found[0].attempt + 1), destination)
                     mine = row.c.id.in_([one.id for one in found])
                     values = {"workflow_id": claim.workflow_id, "claimed_at": now, "attempt": row.c.attempt + 1}
-                    connection.execute(sa.update(row).where(mine, row.c.workflow_id.is_(None)).values(**values))
-                    claims.append(claim)
+                    # Asked again under the row's lock: one that was settled meanwhile is nobody's work.
+                    if connection.execute(sa.update(row).where(mine, due).values(**values)).rowcount:
+                        claims.append(claim)
             return claims
 
     def batch(self, workflow_id: str) -> list[Delivery]:

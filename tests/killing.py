@@ -67,10 +67,13 @@ class Killer:
     def __init__(self, fourview: FourviewProcess, seed: int) -> None:
         self.fourview = fourview
         self.kills: Counter[str] = Counter()
+        self._answered = 0
         self._random = random.Random(seed)
 
-    def round(self, longest_wait_seconds: float = 2.0) -> str:
-        """Wait a random while, kill one process that lives, wait until its role lives again; the role."""
+    def round(self, sender: Sender, longest_wait_seconds: float = 2.0) -> str:
+        """Kill one process that lives, a random while after something was taken again; the role, which lives again."""
+        self.fourview.wait_for(lambda: len(sender.answered) > self._answered, "nothing is taken any more", BACK_SECONDS)
+        self._answered = len(sender.answered)
         time.sleep(self._random.uniform(0.0, longest_wait_seconds))
         assert self.fourview.process is not None
         living = descendants(self.fourview.process.pid)
@@ -152,7 +155,7 @@ def rehearse(
     fourview.start()
     with Sending(sender, folder / "outgoing", name=f"s{seed}") as sending:
         for number in range(1, rounds + 1):
-            role = killer.round(longest_wait_seconds)
+            role = killer.round(sender, longest_wait_seconds)
             if say and number % 10 == 0:
                 print(f"round {number}: killed {role}; {len(sending.sent)} studies taken", flush=True)
     studies = {one.study_instance_uid for one in sender.answered}

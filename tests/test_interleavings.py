@@ -25,6 +25,7 @@ from stepped_store import CEILING, MODEL, POLICY, RETAKE, START, SteppedStore, e
 from store import tables
 from store.grouping import RequestKind
 from store.header import pack_header, read_header, unpack_header
+from store.retention import Why
 from store.study import View
 from store.tables import metadata
 from store.view import resolve
@@ -178,7 +179,7 @@ def analysing(stepped: SteppedStore) -> dict[str, Operation]:
     stepped.receive(*exam())
     stepped.settle()
     [claim] = stepped.ledger.claim()
-    [first, second] = stepped.ledger.batch(claim.workflow_id)
+    [first, second] = stepped.begin(claim.workflow_id)
     stepped.ledger.not_sent(second.delivery_id, None, "nobody listens", retry_days=3)
     stepped.receive(image(View.L_CC, "retake", AcquisitionTime="103000"))
     stepped.work()
@@ -210,7 +211,7 @@ def withdrawing(stepped: SteppedStore) -> dict[str, Operation]:
     stepped.receive(*exam())
     stepped.settle()
     [claim] = stepped.ledger.claim()
-    [first, second] = stepped.ledger.batch(claim.workflow_id)
+    [first, second] = stepped.begin(claim.workflow_id)
     stepped.ledger.not_sent(second.delivery_id, None, "nobody listens", retry_days=3)
     stepped.archive.request(STUDY, RequestKind.WITHDRAW, request_id="asked before", person="Kim")
     stepped.step(CEILING)
@@ -221,7 +222,7 @@ def withdrawing(stepped: SteppedStore) -> dict[str, Operation]:
         "studies claimed": lambda: stepped.archive.claim_studies(),
         "sent": lambda: stepped.ledger.sent(first.delivery_id, 0, "", ask=True),
         "not sent": lambda: stepped.ledger.not_sent(first.delivery_id, 0xA700, "out of resources", retry_days=3),
-        "batch": lambda: stepped.ledger.batch(claim.workflow_id),
+        "begun": lambda: len(stepped.ledger.begin([first], claim.workflow_id, checked=True)),
         "deliveries claimed": lambda: stepped.ledger.claim(),
         "claims released": lambda: stepped.claims.release([claim.workflow_id], "died"),
         "destination gone": lambda: stepped.ledger.cancel([]),
@@ -233,7 +234,7 @@ def old(stepped: SteppedStore) -> dict[str, Operation]:
     stepped.receive(*exam())
     stepped.settle()
     [claim] = stepped.ledger.claim()
-    [first, second] = stepped.ledger.batch(claim.workflow_id)
+    [first, second] = stepped.begin(claim.workflow_id)
     stepped.ledger.sent(second.delivery_id, 0, "", ask=False)
     stepped.ledger.sent(first.delivery_id, 0, "", ask=True)
     stepped.step(30 * DAY)
@@ -241,7 +242,7 @@ def old(stepped: SteppedStore) -> dict[str, Operation]:
         **receptions(stepped),
         **decisions(stepped),
         "advance": advance(stepped),
-        "retired": lambda: len(stepped.archive.retire_pixels(keep_images_days=7, keep_unfinished_days=90)),
+        "retired": lambda: stepped.retention(7, 90).let_go(Why.AGE, [STUDY]),
         "deliveries claimed": lambda: stepped.ledger.claim(),
         "confirmed": lambda: stepped.ledger.confirmed(first.delivery_id),
     }
@@ -287,9 +288,7 @@ def test_every_interleaving_ends_like_a_serial_order(laboratory: Laboratory, sta
             try:
                 found = laboratory.raced(operations[a], operations[b], stop_after)
             except Exception as error:  # noqa: BLE001
-                complaints.append(
-                    f"{a!r} stopped after statement {stop_after} of {statements}, then {b!r}: {type(error).__name__}: {error}"
-                )
+                complaints.append(f"{a!r} stopped after {stop_after} of {statements}, then {b!r}: {type(error).__name__}: {error}")
                 continue
             if found not in expected:
                 complaints.append(f"{a!r} stopped after statement {stop_after} of {statements}, then {b!r}: {difference(found, straight)}")
