@@ -18,6 +18,8 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.presentation import build_context
 
+from listener.scp import MEMORY_SECONDS
+
 VERIFICATION, MG = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.1.2"
 RELEASE = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 #: The element Status (0000,0900), US, as it is encoded.
@@ -45,7 +47,8 @@ def held(pid: int) -> Held:
 
 
 def settled(pid: int, before: Held, *, seconds: float = 120) -> Held:
-    """What the process holds once it is as it was before, or after `seconds`."""
+    """What the process holds once it is as it was before, or after `seconds`; memory that is given back now and then has been by then."""
+    time.sleep(2 * MEMORY_SECONDS)
     give_up_at = time.monotonic() + seconds
     while True:
         now = held(pid)
