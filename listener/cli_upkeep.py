@@ -50,6 +50,8 @@ def reconcile(
     accounting = parts.open_accounting(config)
     now = accounting.now()
     doors: dict[str, Any] = {"archive": parts.open_archive(config), "files": parts.open_files(config)}
+    if fetch:
+        parts.open_acts(config).record(person=getpass.getuser(), what="reconcile --fetch", parameters={"since": since})
     account = compare(config, accounting, now - back, now, **doors, fetch=fetch, grace=timedelta(minutes=grace))
     if as_json:
         print_json(_as_json(account))
