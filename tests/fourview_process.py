@@ -128,8 +128,8 @@ send_to = ["orthanc"]
 
     def role(self, *arguments: str, host: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start `fourview receive`, `work` or `web` as a process on `host`; the caller waits for what it needs of it."""
-        command = [sys.executable, str(PROJECT / "tests" / "host_process.py"), host, "--config", str(self.config), *arguments]
-        self.roles.append(self._popen(command, environment))
+        named = {"HOST_NAME_OF_TEST": host, "PYTHONPATH": f"{PROJECT / 'tests' / 'on_host'}{os.pathsep}{PROJECT}"}
+        self.roles.append(self._popen(self.command(*arguments), {**named, **(environment or {})}))
         return self.roles[-1]
 
     def _popen(self, command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -140,7 +140,7 @@ send_to = ["orthanc"]
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=PROJECT,
-                env={**self._environment, **(environment or {}), "PYTHONPATH": str(PROJECT)},
+                env={**self._environment, "PYTHONPATH": str(PROJECT), **(environment or {})},
             )
 
     def living(self, role: str) -> list[str]:

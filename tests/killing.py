@@ -25,10 +25,11 @@ SETTLE_SECONDS = 300.0
 
 
 class Sending:
-    """A sender of its own thread: study after study until it is told to stop, then what is begun is finished."""
+    """A sender of its own thread: study after study, to the PACS and to us, until it is told to stop; then what is begun is finished."""
 
-    def __init__(self, sender: Sender, folder: Path, *, name: str, pause_seconds: float = 0.3) -> None:
+    def __init__(self, sender: Sender, folder: Path, *, pacs: OrthancProcess, name: str, pause_seconds: float = 0.3) -> None:
         self.sender = sender
+        self._pacs = pacs  # which is asked whose study it is before a result leaves
         self.sent: list[list[Outgoing]] = []
         self._folder, self._name, self._pause = folder, name, pause_seconds
         self._stopped = threading.Event()
@@ -54,6 +55,8 @@ class Sending:
         try:
             while not self._stopped.is_set():
                 exam = write_exam(self._folder, f"{self._name}-{len(self.sent)}")
+                for one in exam:
+                    self._pacs.upload(one.path.read_bytes())
                 self.sender.send(exam, seconds=170)
                 self.sent.append(exam)
                 self._stopped.wait(self._pause)
@@ -153,7 +156,7 @@ def rehearse(
     sender = Sender(program or str(shutil.which("storescu", path="/usr/bin:/usr/local/bin")), fourview.dicom_port)
     killer = Killer(fourview, seed)
     fourview.start()
-    with Sending(sender, folder / "outgoing", name=f"s{seed}") as sending:
+    with Sending(sender, folder / "outgoing", pacs=orthanc, name=f"s{seed}") as sending:
         for number in range(1, rounds + 1):
             role = killer.round(sender, longest_wait_seconds)
             if say and number % 10 == 0:

@@ -18,7 +18,7 @@ def role_of(pid: int) -> str:
         return ""
     if "pipeline.decode" in words:
         return "decode"
-    ours = any(word in ("listener.cli", "fourview") or word.endswith(("host_process.py", "/fourview")) for word in words)
+    ours = any(word in ("listener.cli", "fourview") or word.endswith(("worker_process.py", "/fourview")) for word in words)
     return next((word for word in words if ours and word in ("serve", "receive", "work", "web")), "")
 
 
