@@ -315,9 +315,11 @@ def test_a_withdrawal_is_told_when_something_had_been_sent(stepped: SteppedStore
     stepped.receive(*exam(study="sent"), *exam(study="unsent"))
     stepped.settle()
     for claim in stepped.ledger.claim():
-        for one in stepped.ledger.batch(claim.workflow_id):
+        for one in stepped.begin(claim.workflow_id):
             if one.study_instance_uid == uid("sent"):
                 stepped.ledger.sent(one.delivery_id, 0, "", ask=False)
+            else:
+                stepped.ledger.not_sent(one.delivery_id, None, "nobody answers", retry_days=3)
     for study in ("sent", "unsent"):
         stepped.ask("withdraw", study, study=study)
         stepped.work()

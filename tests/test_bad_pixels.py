@@ -100,7 +100,7 @@ action = "analyse"
                 if conclude.advance(self.shop, claim.row):
                     conclude.conclude(self.shop, claim.row)
             for claim in scores:
-                read.read_image(self.shop, int(claim.row))
+                read.read_image(self.shop, int(claim.row), claim.workflow_id)
             if not studies and not scores:
                 found: dict[str, Any] = parts.open_search(self.config).study(uid("study"))
                 return found
