@@ -156,7 +156,7 @@ def rehearse(
     sender = Sender(program or str(shutil.which("storescu", path="/usr/bin:/usr/local/bin")), fourview.dicom_port)
     killer = Killer(fourview, seed)
     fourview.start()
-    with Sending(sender, folder / "outgoing", pacs=orthanc, name=f"s{seed}") as sending:
+    with Sending(sender, folder / "outgoing", pacs=orthanc, name=f"s{seed}", pause_seconds=1.0) as sending:
         for number in range(1, rounds + 1):
             role = killer.round(sender, longest_wait_seconds)
             if say and number % 10 == 0:
