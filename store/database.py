@@ -86,7 +86,8 @@ def read_engine(url: str) -> sa.Engine:
     if parsed.get_backend_name() != "sqlite":
         limits = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "tcp_user_timeout": CONNECT_TIMEOUT_SECONDS * 1000}
         engine = sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
-        return engine.execution_options(postgresql_readonly=True)
+        # One view of the rows for a whole page, as SQLite gives it: a version that is saved meanwhile must not be there without its run.
+        return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
     _sqlite_pragmas(engine, "PRAGMA query_only=ON", "PRAGMA case_sensitive_like=ON")
 

@@ -239,3 +239,18 @@ def test_the_workflow_engine_commits_by_itself(tmp_path: object, opened: Opened)
         connection.exec_driver_sql("INSERT INTO t VALUES (1)")
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT x FROM t").scalar_one() == 1
+
+
+def test_a_page_sees_one_view_of_the_rows(database_url: str) -> None:
+    """A version that is saved while its study is read must not be there without its run."""
+    writing, reading = write_engine(database_url), read_engine(database_url)
+    count = sa.select(sa.func.count()).select_from(tables.lease)
+    with reading.begin() as page:
+        before = page.execute(count).scalar_one()
+        with writing.begin() as connection:
+            connection.execute(sa.insert(tables.lease).values(process="p", role="work", beat_at=datetime.now(UTC)))
+        assert page.execute(count).scalar_one() == before
+    with reading.begin() as page:
+        assert page.execute(count).scalar_one() == before + 1
+    writing.dispose()
+    reading.dispose()
