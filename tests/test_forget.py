@@ -248,6 +248,8 @@ def workshop(site: Site, decoder: Any = None) -> Workshop:
         timezone=ZoneInfo("UTC"),
         load=lambda _: model,
         decoder=decoder or Decoder(),
+        process="host:work:0",
+        life="host:work:0/1",
     )
 
 
@@ -282,12 +284,12 @@ def test_a_worker_that_reads_its_image_leaves_nothing(site: Site, moment: str, m
     shop = workshop(site)
     site.store.receive(*lost())
     site.store.work(read=False)
-    (score, *_) = [row.id for row in site.store.rows(sa.select(tables.score.c.id))]
+    (claim, *_) = site.store.scoring.claim()
     if moment == "fail":
         monkeypatch.setattr(read, "uniform", lambda _: True)
     target, name = (shop.decoder, "decoder") if moment == "decode" else (shop.scoring, "scoring")
     object.__setattr__(shop, name, ForgetsMeanwhile(target, moment, forgets(site)))
-    read.read_image(shop, score)
+    read.read_image(shop, int(claim.row), claim.workflow_id)
     assert site.kept_files() == []
     assert site.store.rows(sa.select(tables.study)) == site.store.rows(sa.select(tables.score)) == []
     assert site.store.rows(sa.select(tables.timeline)) == []
@@ -300,8 +302,8 @@ def test_a_worker_that_concludes_it_leaves_nothing(site: Site, moment: str) -> N
     early = moment in ("unresolved", "advance")
     if not early:
         site.store.work(read=False)
-        for row in site.store.rows(sa.select(tables.score.c.id)):
-            read.read_image(shop, row.id)
+        for claim in site.store.scoring.claim():
+            read.read_image(shop, int(claim.row), claim.workflow_id)
         site.store.step(3600)
         site.store.work(report=False)
         assert site.store.state("lost") == "analysing"
