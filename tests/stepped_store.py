@@ -336,7 +336,7 @@ def made_scores(pixels: np.ndarray[Any, Any], highest: str = "Normal") -> Scores
 def _object(kind: str, reading: Reading, cause: str, carries: Sequence[str]) -> NewObject:
     ds = Dataset()
     for keyword in carries:
-        setattr(ds, keyword, str(reading.views[0].header.get(keyword, "")))
+        setattr(ds, keyword, str(reading.views[0].header.get(keyword, "")).replace("\0", "").strip())
     ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
     ds.SOPInstanceUID = uid(cause, kind)
     ds.StudyInstanceUID = reading.study_instance_uid
