@@ -290,7 +290,7 @@ def test_the_condition_counts_what_is_open(stepped: SteppedStore) -> None:
     stepped.now = datetime.now(UTC) - timedelta(hours=2)  # the condition goes by the database's clock
     stepped.receive(*exam(study="delivered"))
     stepped.settle()
-    one, other = [found for claim in stepped.ledger.claim() for found in stepped.ledger.batch(claim.workflow_id)]
+    one, other = [found for claim in stepped.ledger.claim() for found in stepped.begin(claim.workflow_id)]
     stepped.ledger.refused(one.delivery_id, 0x0122, "SOP class not supported")
     stepped.ledger.not_sent(other.delivery_id, 0xA700, "out of resources", retry_days=3)
     stepped.receive(*exam(study="waiting"))

@@ -139,7 +139,7 @@ def test_nothing_is_left_of_a_forgotten_study(site: Site) -> None:
     )
     site.store.settle()
     for number, claim in enumerate(site.store.ledger.claim()):
-        for one in site.store.ledger.batch(claim.workflow_id):
+        for one in site.store.begin(claim.workflow_id):
             site.store.ledger.sent(one.delivery_id, 0, "", ask=bool(number))
     site.store.ask("withdraw", study="lost", why="wrong")
     with site.engine.begin() as connection:

@@ -42,7 +42,7 @@ def test_while_sending_is_paused_nothing_is_handed_out_and_what_is_in_hand_ends(
     stepped.settle()
     [claim] = stepped.ledger.claim()
     pauses(stepped).pause(Paused.SENDING, person="anna")
-    one, other = stepped.ledger.batch(claim.workflow_id)
+    one, other = stepped.begin(claim.workflow_id)
     stepped.ledger.sent(one.delivery_id, 0, "", ask=True)
     stepped.ledger.not_sent(other.delivery_id, 0xA700, "full", retry_days=3)
     stepped.step(10 * 86400)
