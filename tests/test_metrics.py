@@ -44,7 +44,7 @@ def test_every_number_comes_from_the_store_and_no_uid_with_it(stepped: SteppedSt
     stepped.now = datetime.now(UTC) - timedelta(hours=1)
     stepped.receive(*exam(study="delivered", PatientID="SECRETID", PatientName="SECRET^NAME"))
     stepped.settle()
-    one, _other = [found for claim in stepped.ledger.claim() for found in stepped.begin(claim.workflow_id)]
+    one, _other = [found for claim in stepped.ledger.claim() for found in stepped.ledger.batch(claim.workflow_id)]
     stepped.ledger.refused(one.delivery_id, 0x0122, "SOP class not supported")
     stepped.receive(image(View.L_CC, study="waiting"))
     Pauses(stepped.engine).pause(Paused.SENDING, person="anna")
