@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from listener.config import Config
+from pipeline.gate import Gate
 from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
 from store.accounting import Accounting
 from store.acts import Acts
@@ -343,7 +344,7 @@ def make_worker(config: Config, *, index: int, life: str = "") -> Worker:
         decoder=Decoder(),
         process=process_name("work", index),
         life=f"{process_name('work', index)}/{life or secrets.token_hex(6)}",
-        images_at_once=config.work.images_at_once,
+        gate=Gate(config.work.images_at_once),
         chores=(
             *chores,
             *_reconciling(config, engine, archive, files),

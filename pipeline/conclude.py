@@ -38,14 +38,24 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def advance(shop: Workshop, study_instance_uid: str) -> bool:
-    """Look at a study once. True: its frozen selection, or its withdrawal, is ready to be reported."""
-    return _or_hold(_advance, shop, study_instance_uid) or False
+def advance(shop: Workshop, study_instance_uid: str, workflow_id: str) -> bool:
+    """Look once at a study that this workflow holds. True: its frozen selection, or its withdrawal, is ready to be reported."""
+    return _through_the_gate(_advance, shop, study_instance_uid, workflow_id) or False
 
 
-def conclude(shop: Workshop, study_instance_uid: str) -> None:
+def conclude(shop: Workshop, study_instance_uid: str, workflow_id: str) -> None:
     """Write the result objects of a study whose selection was read, or find that nothing changed."""
-    _or_hold(_conclude, shop, study_instance_uid)
+    _through_the_gate(_conclude, shop, study_instance_uid, workflow_id)
+
+
+def _through_the_gate(step: Callable[[Workshop, str], T], shop: Workshop, study_instance_uid: str, workflow_id: str) -> T | None:
+    """Do a step of a study that this workflow holds, noted as begun; alone when a worker died over the study."""
+    with shop.gate.enter(alone=shop.claims.is_suspect(study_instance_uid), image=False) as entered:
+        if not entered:
+            shop.claims.release([workflow_id], "its worker was told to stop")
+        elif shop.claims.begin_study(study_instance_uid, workflow_id, shop.life):
+            return _or_hold(step, shop, study_instance_uid)
+    return None
 
 
 def _or_hold(step: Callable[[Workshop, str], T], shop: Workshop, study_instance_uid: str) -> T | None:

@@ -1,8 +1,9 @@
 """The durable workflows: view, study, delivery. The only module that imports the workflow engine.
 
-Our tables are the truth; the engine (DBOS) executes. A tick looks for rows that need attention and enqueues a workflow for each; a workflow
-whose process died is run again by the engine; one that vanished is noticed by the tick, which hands its row out anew. Every step is an
-idempotent transaction of the archive, so running twice is harmless.
+Our tables are the truth; the engine (DBOS) executes. Each worker's tick looks for rows that need attention, takes as many as it has room
+for, and starts a workflow for each at once; a workflow whose process died is run again by the engine; one that vanished is noticed by the
+sweep, which frees its row. Every step is an idempotent transaction of the archive, so running twice is harmless. The engine's queues are
+not used: polling them cost more than all else that an idle worker does, and our claims say already who works on what.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID
 from dbos._serialization import DBOSPortableJSONSerializer
@@ -23,8 +25,11 @@ from pipeline.warm import warm_up
 from pipeline.workshop import Workshop
 from store.database import DatabaseAway, Engine
 from store.leases import BEAT_SECONDS
+from store.scoring import SPARE
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: How often the tables are looked at when nobody wakes the worker.
 TICK_SECONDS = 0.1
@@ -33,16 +38,17 @@ SWEEP_SECONDS = 2.0
 #: How long a running workflow of a forgotten study is waited for.
 FORGET_SECONDS = 30.0
 #: Raised only when the order of steps in a workflow changes.
-WORKFLOW_VERSION = "fourview-1"
+WORKFLOW_VERSION = "fourview-2"
 
-#: Workflows of each kind that one worker runs at once; the views' number is the site's.
-_QUEUES = {"view": 2, "study": 4, "delivery": 4}
+#: Studies, and batches of deliveries, that one worker has in hand at once; how many images is the site's to say.
+STUDIES_AT_ONCE = 4
+DELIVERIES_AT_ONCE = 4
 #: How long a worker that was told to stop goes on with what it has in hand before it gives it back.
 FINISH_SECONDS = 8.0
 #: For the engine this many deaths over one workflow are no reason to stop: what counts stands in `store.crashes`.
 _NEVER = 1_000_000
 
-#: The workflows that this process runs at this moment.
+#: The workflows that this process has in hand at this moment: `{kind}:{row}:{attempt}:{random}`.
 _running: set[str] = set()
 
 _workshop: Workshop | None = None
@@ -77,20 +83,20 @@ def _view(score_id: int) -> None:
 
 
 @DBOS.step(name="advance")
-def _advance(study_instance_uid: str) -> bool:
-    return conclude.advance(_here(), study_instance_uid)
+def _advance(study_instance_uid: str, workflow_id: str) -> bool:
+    return conclude.advance(_here(), study_instance_uid, workflow_id)
 
 
 @DBOS.step(name="report")
-def _report(study_instance_uid: str) -> None:
-    conclude.conclude(_here(), study_instance_uid)
+def _report(study_instance_uid: str, workflow_id: str) -> None:
+    conclude.conclude(_here(), study_instance_uid, workflow_id)
 
 
 @DBOS.workflow(name="study", max_recovery_attempts=_NEVER)
 def _study(study_instance_uid: str) -> None:
-    with _noted():
-        if _advance(study_instance_uid):
-            _report(study_instance_uid)
+    with _noted() as workflow_id:
+        if _advance(study_instance_uid, workflow_id):
+            _report(study_instance_uid, workflow_id)
 
 
 @DBOS.step(name="deliver")
@@ -112,6 +118,21 @@ def wake() -> None:
     _woken.set()
 
 
+def _room(kind: str, at_once: int) -> int:
+    """How many more workflows of this kind this process takes."""
+    return max(0, at_once - sum(workflow_id.startswith(f"{kind}:") for workflow_id in tuple(_running)))
+
+
+def _start(workflow: Callable[[T], None], workflow_id: str, argument: T) -> None:
+    _running.add(workflow_id)
+    try:
+        with SetWorkflowID(workflow_id):
+            DBOS.start_workflow(workflow, argument)
+    except BaseException:
+        _running.discard(workflow_id)
+        raise
+
+
 class Worker:
     """One process that works: the engine's threads execute, the tick hands out."""
 
@@ -130,10 +151,8 @@ class Worker:
         self._shop.chore_book.give_back(self._executor_id)
         self._shop.claims.begin_life(self._executor_id)
         self._beat()  # before the first claim, or another worker takes it for a dead one's
-        DBOS.listen_queues(list(_QUEUES))
+        DBOS.listen_queues([])
         DBOS.launch()
-        for name, concurrency in (_QUEUES | {"view": self._shop.images_at_once}).items():
-            DBOS.register_queue(name, worker_concurrency=concurrency, polling_interval_sec=0.05, on_conflict="always_update")
 
     def run(self, stopped: threading.Event) -> None:
         """Tick until `stopped` is set."""
@@ -176,16 +195,18 @@ class Worker:
         return finished
 
     def tick(self) -> None:
-        """Hand every row that needs attention to the engine, once."""
-        for claim in self._shop.archive.claim_studies():
-            with SetWorkflowID(claim.workflow_id):
-                DBOS.enqueue_workflow("study", _study, claim.row)
-        for claim in self._shop.scoring.claim(self._shop.images_at_once):
-            with SetWorkflowID(claim.workflow_id):
-                DBOS.enqueue_workflow("view", _view, int(claim.row))
-        for claim in self._shop.ledger.claim():
-            with SetWorkflowID(claim.workflow_id):
-                DBOS.enqueue_workflow("delivery", _delivery, claim.workflow_id)
+        """Take the rows that need attention, as many as there is room for, and start a workflow for each."""
+        if not self._shop.claims.anything():
+            return
+        if room := _room("study", STUDIES_AT_ONCE):
+            for claim in self._shop.archive.claim_studies(room):
+                _start(_study, claim.workflow_id, claim.row)
+        if room := _room("view", self._shop.gate.images_at_once + SPARE):
+            for claim in self._shop.scoring.claim(room):
+                _start(_view, claim.workflow_id, int(claim.row))
+        if room := _room("delivery", DELIVERIES_AT_ONCE):
+            for claim in self._shop.ledger.claim(room):
+                _start(_delivery, claim.workflow_id, claim.workflow_id)
 
     def _forget_workflows(self) -> dict[str, int]:
         """The engine keeps what it did for ever; our timeline says it better. A day is left for looking into a failure."""

@@ -55,5 +55,4 @@ class Workshop:
     figures: Figures = field(default_factory=Figures)
     process: str  # host:role:number, the same after a restart
     life: str  # {process}/{random}: this run of it
-    images_at_once: int = 2
-    gate: Gate = field(default_factory=Gate)
+    gate: Gate = field(default_factory=lambda: Gate(2))

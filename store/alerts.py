@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from store import tables
 from store.condition import Facts, Sender
 from store.database import database_now
+from store.ledger import OWING
 from store.pauses import Paused
 from store.study import digest
 
@@ -183,7 +184,7 @@ def _waiting(facts: Facts, longest: timedelta) -> Iterator[Cause]:
             yield Cause(cause="no worker", kind=AlertKind.NO_WORKER, text=text, command="fourview status", count=facts.open_studies)
     for destination, created_at in facts.delivery_waits_since.items():
         if Paused.SENDING not in paused and facts.now - created_at > longest:
-            count = sum(facts.deliveries.get((destination, state), 0) for state in ("waiting", "sending"))
+            count = sum(facts.deliveries.get((destination, state), 0) for state in OWING)
             minutes = (facts.now - created_at).total_seconds() / 60
             why = facts.delivery_error.get(destination, "")
             text = f"a result has waited {minutes:.0f} minutes for {destination}, {count} in all" + (f": {why}" if why else "")

@@ -22,8 +22,9 @@ from store.forget import forgotten
 from store.grouping import Release, RequestKind
 from store.header import indexed_values
 from store.images import Disposition
+from store.ledger import GIVEN_UP
 from store.look import Decide, Look, Reading, ReadView
-from store.rows import Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
+from store.rows import AT_REST, Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
 from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
 from store.view import Resolved
 
@@ -215,15 +216,19 @@ class Archive:
 
     # ----------------------------------------------------------------------------------------------------- what needs work
 
-    def claim_studies(self, limit: int = 50) -> list[Claim]:
-        """Hand studies that need attention to the engine: something new (generation), something due, and nobody at work on them."""
+    def claim_studies(self, room: int = 50) -> list[Claim]:
+        """Hand at most `room` studies that need attention to a worker: something new, then something due, and nobody at work on them."""
         row = tables.study
-        wanted = sa.and_(
-            row.c.workflow_id.is_(None),
-            sa.or_(row.c.generation > row.c.settled_generation, row.c.due_at <= sa.bindparam("now", type_=row.c.due_at.type)),
-        )
+        now = sa.bindparam("now", type_=row.c.due_at.type)
+        due = sa.and_(row.c.workflow_id.is_(None), row.c.due_at <= now)
         with self._engine.begin() as connection:
-            return claim_rows(connection, "study", row, row.c.study_instance_uid, wanted, (row.c.due_at,), limit, self._clock(connection))
+            moment = self._clock(connection)
+            claims: list[Claim] = []
+            for wanted in (tables.OPEN_STUDY, due):  # one after the other: with OR, neither would find its index
+                if room > len(claims):
+                    key = row.c.study_instance_uid
+                    claims += claim_rows(connection, "study", row, key, wanted, (row.c.due_at,), room - len(claims), moment)
+            return claims
 
     # ------------------------------------------------------------------------------------------------------------- advance
 
@@ -266,7 +271,7 @@ class Archive:
                 )
             ).scalar_one()
             settled = study.generation - 1 if left else study.generation
-            change_study(connection, study_instance_uid, settled_generation=settled, **({} if ready else {"workflow_id": None}))
+            change_study(connection, study_instance_uid, settled_generation=settled, **({} if ready else AT_REST))
             return ready
 
     def _take_in(self, connection: sa.Connection, resolved: Mapping[int, tuple[Resolved, bytes | None]], now: datetime) -> None:
@@ -303,7 +308,7 @@ class Archive:
                 return look.withdrawal()
             if not look.reportable:
                 # Another model since it was found ready: its scores come first.
-                change_study(connection, study_instance_uid, workflow_id=None, generation=study.generation + 1)
+                change_study(connection, study_instance_uid, **AT_REST, generation=study.generation + 1)
                 return None
             return look.reading()
 
@@ -327,7 +332,7 @@ class Archive:
             words = f"version {number}: {reading.outcome}"
             if withdrawn:
                 say(connection, study_instance_uid, reading.now, words)
-                change_study(connection, study_instance_uid, workflow_id=None, due_at=None, generation=study.generation + 1)
+                change_study(connection, study_instance_uid, **AT_REST, due_at=None, generation=study.generation + 1)
             else:
                 event = Event.VERSION_SAVED if any(read.scores for read in reading.views) else Event.NO_SCORES
                 self._finish(connection, study, event, words, reading.now)
@@ -402,7 +407,7 @@ class Archive:
         given_up = sa.and_(
             row.c.sop_instance_uid == sop_instance_uid,
             row.c.destination == destination,
-            row.c.state.in_(("refused", "expired", "cancelled")),
+            row.c.state.in_(GIVEN_UP),
         )
         return connection.execute(sa.update(row).where(given_up).values(**fresh, tries=0, confirm_tries=0, reason="")).rowcount == 1
 
@@ -426,31 +431,13 @@ class Archive:
             due_at=None,
             # What came after the freeze is looked at next.
             settled_generation=min(study.settled_generation, study.frozen_generation),
-            workflow_id=None,
+            **AT_REST,
         )
 
     def give_up(self, study_instance_uid: str, reason: str) -> None:
         """A surprise while a study was advanced or reported: hold it, so that a person sees it and nothing goes round in circles."""
         with self._engine.begin() as connection:
-            study = lock_study(connection, study_instance_uid)
-            values: dict[str, Any] = {"frozen_instances": None, "frozen_by_request": False, "workflow_id": None, "due_at": None}
-            values["settled_generation"] = study.generation
-            values["card"] = ""  # should it be the card that cannot be used, the next look must not stumble over it again
-            now = self._clock(connection)
-            row = tables.decision
-            open_requests = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.applied_at.is_(None))
-            connection.execute(sa.update(row).where(open_requests).values(applied_at=now, answer=f"refused: {reason}"))
-            if study.state == StudyState.WITHDRAWN:
-                # What was said must still be taken back: that is tried again until it goes well.
-                version = tables.version
-                mine = version.c.study_instance_uid == study_instance_uid
-                said = connection.execute(sa.select(version.c.outcome).where(mine).order_by(version.c.number.desc()).limit(1)).scalar()
-                if said not in (None, Outcome.WITHDRAWN):
-                    values["due_at"] = now + timedelta(seconds=WITHDRAWAL_RETRY_SECONDS)
-                change_study(connection, study_instance_uid, **values)
-                say(connection, study_instance_uid, now, "withdrawn", reason + ("; it is tried again" if values["due_at"] else ""))
-            else:
-                move(connection, study, Event.DOUBT, reason, now, **values)
+            give_up(connection, lock_study(connection, study_instance_uid), reason, self._clock(connection))
 
     # ----------------------------------------------------------------------------------------------------------- decisions
 
@@ -489,6 +476,28 @@ class Archive:
         """Identity constants of this database (Device Observer UID, serial number); made by `fourview db upgrade`."""
         with self._engine.begin() as connection:
             return {row.name: row.value for row in connection.execute(sa.select(tables.installation)).all()}
+
+
+def give_up(connection: sa.Connection, study: sa.Row[Any], reason: str, now: datetime) -> None:
+    """Hold a study that cannot be looked at or reported. One that is withdrawn stays so, and its withdrawal is tried again."""
+    uid = study.study_instance_uid
+    values: dict[str, Any] = {"frozen_instances": None, "frozen_by_request": False, "due_at": None, **AT_REST}
+    values["settled_generation"] = study.generation
+    values["card"] = ""  # should it be the card that cannot be used, the next look must not stumble over it again
+    row = tables.decision
+    open_requests = sa.and_(row.c.study_instance_uid == uid, row.c.applied_at.is_(None))
+    connection.execute(sa.update(row).where(open_requests).values(applied_at=now, answer=f"refused: {reason}"))
+    if study.state == StudyState.WITHDRAWN:
+        # What was said must still be taken back: that is tried again until it goes well.
+        version = tables.version
+        mine = version.c.study_instance_uid == uid
+        said = connection.execute(sa.select(version.c.outcome).where(mine).order_by(version.c.number.desc()).limit(1)).scalar()
+        if said not in (None, Outcome.WITHDRAWN):
+            values["due_at"] = now + timedelta(seconds=WITHDRAWAL_RETRY_SECONDS)
+        change_study(connection, uid, **values)
+        say(connection, uid, now, "withdrawn", reason + ("; it is tried again" if values["due_at"] else ""))
+    else:
+        move(connection, study, Event.DOUBT, reason, now, **values)
 
 
 def _selected(read: ReadView) -> dict[str, Any]:

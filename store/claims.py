@@ -20,6 +20,20 @@ class Claims:
         self._engine = engine
         self._clock = clock
 
+    def anything(self) -> bool:
+        """Whether a study, an image or a delivery may be there to be handed out: one question, to be asked many times a second."""
+        study, score, delivery = tables.study, tables.score, tables.delivery
+        with self._engine.begin() as connection:
+            now = self._clock(connection)
+
+            def due(row: sa.Table) -> sa.ColumnElement[bool]:
+                return sa.and_(row.c.workflow_id.is_(None), row.c.due_at <= now)
+
+            open_, free = tables.OPEN_STUDY, sa.and_(tables.FREE_SCORE, sa.or_(score.c.due_at.is_(None), score.c.due_at <= now))
+            wanted = ((study, open_), (study, due(study)), (score, free), (delivery, due(delivery)))
+            # A row each: in one expression with OR neither database would use all indexes.
+            return connection.execute(sa.union_all(*(_one(row, which) for row, which in wanted))).first() is not None
+
     def claimed(self, older_than_seconds: float) -> list[str]:
         """Workflow ids of rows that were handed out longer ago than this: the engine is asked what became of them."""
         with self._engine.begin() as connection:
@@ -44,13 +58,26 @@ class Claims:
             # Studies first and in one order, then what belongs to them: as every transaction does.
             for uid in sorted(studies):
                 lock_study(connection, uid)
-            values = {"workflow_id": None, "due_at": now}
+            values = {"workflow_id": None, "begun_by": None, "due_at": now}
             released = connection.execute(sa.update(tables.study).where(held["study"]).values(**values)).rowcount
             released += ledger.take_back(connection, workflow_ids, now)
             return released + crashes.take_back(connection, workflow_ids, reason, now)
 
+    def is_suspect(self, study_instance_uid: str) -> bool:
+        """Whether a worker died over this study: nothing else shall be in hand beside it."""
+        row = tables.study
+        with self._engine.begin() as connection:
+            return bool(connection.execute(sa.select(row.c.crashes).where(row.c.study_instance_uid == study_instance_uid)).scalar())
+
+    def begin_study(self, study_instance_uid: str, workflow_id: str, life: str) -> bool:
+        """Note which life of a process looks at or reports a study now; False: it is another workflow's by now, or nobody's: leave it."""
+        row = tables.study
+        mine = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.workflow_id == workflow_id)
+        with self._engine.begin() as connection:
+            return connection.execute(sa.update(row).where(mine).values(begun_by=life)).rowcount == 1
+
     def died(self, life: str) -> int:
-        """A worker died alone, as its supervisor saw: what that counts against the images it was reading; how many they are."""
+        """A worker died alone, as its supervisor saw: what that counts against the images and studies it had begun; how many they are."""
         with self._engine.begin() as connection:
             return crashes.died(connection, life, self._clock(connection))
 
@@ -83,3 +110,7 @@ class Claims:
         """This process ends by its own will."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(tables.lease).where(tables.lease.c.process == process))
+
+
+def _one(row: sa.Table, which: sa.ColumnElement[bool] | sa.TextClause) -> sa.Select[tuple[int]]:
+    return sa.select(sa.select(sa.literal(1)).select_from(row).where(which).limit(1).subquery())

@@ -16,6 +16,7 @@ from store import pauses, tables
 from store.database import database_now
 from store.images import Disposition
 from store.leases import LEASE_SECONDS
+from store.ledger import OWING, DeliveryState
 from store.study import Outcome, StudyState
 
 #: A withdrawal of what was sent is told for so long.
@@ -23,7 +24,7 @@ TOLD_OF_WITHDRAWAL = timedelta(days=1)
 #: So many single studies of one kind are looked at; beyond that only the count matters.
 MOST = 1000
 #: Deliveries that are not at their end: someone waits for them, or must act.
-OPEN = ("waiting", "sending", "refused", "expired")
+OPEN = (*OWING, DeliveryState.REFUSED, DeliveryState.EXPIRED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,7 @@ def _open_deliveries(
     waiting = (
         sa.select(row.c.destination, sa.func.min(row.c.id).label("id"))
         .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
-        .where(row.c.state.in_(("waiting", "sending")), study.c.state != StudyState.HELD)
+        .where(row.c.state.in_(OWING), study.c.state != StudyState.HELD)
         .group_by(row.c.destination)
         .subquery()
     )

@@ -89,8 +89,8 @@ class Ledger:
 
     # ----------------------------------------------------------------------------------------------------------- handing out
 
-    def claim(self) -> list[Claim]:
-        """Hand each destination's due deliveries to the engine, in version order, one batch at a time; none of a held study."""
+    def claim(self, room: int = 50) -> list[Claim]:
+        """Hand the due deliveries of at most `room` destinations to a worker, in version order, a batch at a time; none of a held study."""
         row, study = tables.delivery, tables.study
         with self._engine.begin() as connection:
             if is_paused(connection, Paused.SENDING):
@@ -132,6 +132,8 @@ class Ledger:
                     # Asked again under the row's lock: one that was settled meanwhile is nobody's work.
                     if connection.execute(sa.update(row).where(mine, due).values(**values)).rowcount:
                         claims.append(claim)
+                if len(claims) >= room:
+                    break
             return claims
 
     def batch(self, workflow_id: str) -> list[Delivery]:
@@ -407,9 +409,13 @@ def take_back(connection: sa.Connection, workflow_ids: Sequence[str], now: datet
     """Deliveries that a workflow held and did not settle are due again in a while; how many. What was begun may have arrived."""
     row = tables.delivery
     held = row.c.workflow_id.in_(workflow_ids)
-    # Not at once: whatever ended the workflow may end the next one too.
-    due_at = sa.case((row.c.state.in_((*OWING, _S.SENT)), now + timedelta(seconds=STALLED_SECONDS)), else_=None)
-    return connection.execute(sa.update(row).where(held).values(workflow_id=None, due_at=due_at)).rowcount
+    taken = connection.execute(sa.select(row.c.id, row.c.state, row.c.tries).where(held)).all()
+    for one in taken:
+        # Not at once, and later each time: whatever ended the workflow may end the next one too.
+        tries = one.tries + (one.state == _S.SENDING)
+        due_at = now + timedelta(seconds=_pause(STALLED_SECONDS, tries, one.id)) if one.state in (*OWING, _S.SENT) else None
+        connection.execute(sa.update(row).where(row.c.id == one.id).values(workflow_id=None, due_at=due_at, tries=tries))
+    return len(taken)
 
 
 def _cannot_retry(one: sa.Row[Any]) -> str:

@@ -22,6 +22,7 @@ from store.epoch import epoch
 from store.grouping import Consequences, Release, Request, RequestKind, Snapshot, advance, missing_views
 from store.header import overlay, unpack_header
 from store.images import Decisions, Disposition, Image, Judged, Patient, Rejection, study_warnings, warnings_of
+from store.ledger import OWING
 from store.rows import change_study, say
 from store.study import (
     HANGING_ORDER,
@@ -432,7 +433,7 @@ class Look:
 
     def _cancel_deliveries(self, reason: str) -> None:
         row = tables.delivery
-        owing = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state.in_(("waiting", "sending")))
+        owing = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state.in_(OWING))
         # Whoever holds it keeps it: its destination gets nothing else until what may be on its way is through.
         values = {"state": "cancelled", "due_at": None, "reason": reason}
         self.connection.execute(sa.update(row).where(owing).values(**values))

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from store import tables
 from store.database import database_now
-from store.ledger import DeliveryState
+from store.ledger import OWING, DeliveryState
 from store.rows import say
 from store.study import StudyState
 
@@ -36,8 +36,6 @@ class Gone:
     size_bytes: int
 
 
-#: Deliveries that somebody waits for. "sent" with a due time still waits to be confirmed.
-_OWED = ("waiting", "sending")
 #: Deliveries that a person must see to: their study counts as unfinished.
 _FAILED = (DeliveryState.REFUSED, DeliveryState.EXPIRED)
 _DONE = (StudyState.ANALYSED, StudyState.IGNORED)
@@ -144,7 +142,7 @@ class Retention:
         read = sa.exists().where(score.c.study_instance_uid == study.c.study_instance_uid, score.c.state == "waiting")
         mine = delivery.c.study_instance_uid == study.c.study_instance_uid
         asked = sa.and_(delivery.c.state == DeliveryState.SENT, delivery.c.due_at.is_not(None))
-        owed = sa.exists().where(mine, sa.or_(delivery.c.state.in_(_OWED), asked))
+        owed = sa.exists().where(mine, sa.or_(delivery.c.state.in_(OWING), asked))
         failed = sa.exists().where(mine, delivery.c.state.in_(_FAILED))
         at_rest = sa.and_(
             study.c.workflow_id.is_(None),

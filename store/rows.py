@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,9 @@ from store.acts import study_key
 from store.study import Event, StudyState, next_state
 
 log = logging.getLogger(__name__)
+
+#: A study that nobody works on any more, its look or its report having ended well; one whose worker died keeps what that counted.
+AT_REST: Mapping[str, Any] = {"workflow_id": None, "begun_by": None, "crashes": 0}
 
 
 class UnknownStudy(Exception):
@@ -89,7 +92,7 @@ def claim_rows(
     name: str,
     row: sa.Table,
     key: sa.Column[Any],
-    wanted: sa.ColumnElement[bool],
+    wanted: sa.ColumnElement[bool] | sa.TextClause,
     order: Sequence[sa.Column[Any]],
     limit: int,
     now: datetime,

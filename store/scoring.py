@@ -15,7 +15,6 @@ from store import tables
 from store.database import alone_or_never, database_now
 from store.grouping import STALLED_SECONDS
 from store.header import unpack_header
-from store.leases import living_processes
 from store.look import ask_for_score, current_selection, evidence_from
 from store.pauses import Paused, is_paused
 from store.rows import Claim, UnknownStudy, change_study, claim_rows, lock_study, say
@@ -26,12 +25,13 @@ from store.view import contradicted_by
 ATTEMPTS = 3
 #: An image that was begun this often and never finished is read alone.
 EXPIRED_ATTEMPTS = 20
-#: Handed out to each worker beyond what it reads at once, so that it need not wait for the next tick.
+#: Taken by a worker beyond what it reads at once, so that it need not wait for the next tick.
 SPARE = 1
 #: Every so many images the one that waits longest is handed out, whatever its priority: nothing waits for ever.
 TURN_OF_THE_OLDEST = 10
 #: After a failure that may pass, the next attempt waits this long, doubled each time.
 RETRY_SECONDS = 2.0
+_IN_HAND = sa.and_(tables.score.c.state == "waiting", tables.score.c.workflow_id.is_not(None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,33 +57,28 @@ class Scoring:
         self._clock = clock
         self._handed_out = 0
 
-    def claim(self, at_once: int = 50) -> list[Claim]:
-        """Hand images that wait to be read to the engine, by priority, then by age. `at_once`: how many a worker reads at the same time.
+    def claim(self, room: int = 50) -> list[Claim]:
+        """Hand at most `room` images that wait to be read to a worker, by priority, then by age.
 
-        Little more is handed out than the living workers read at once, so that an urgent image overtakes all that wait. One that is only
-        re-read in the background is handed out when no other waits.
+        It asks for little more than it reads at once, so that an urgent image overtakes all that wait. One that is only re-read in the
+        background is handed out when no other waits.
         """
         row = tables.score
         now = sa.bindparam("now", type_=row.c.due_at.type)
-        waits = row.c.state == "waiting"
-        due = sa.and_(row.c.workflow_id.is_(None), waits, sa.or_(row.c.due_at.is_(None), row.c.due_at <= now))
+        due = sa.and_(tables.FREE_SCORE, sa.or_(row.c.due_at.is_(None), row.c.due_at <= now))
         urgent = sa.and_(due, row.c.background.is_(sa.false()))
         with self._engine.begin() as connection:
-            # Another worker hands out for all at this moment, or a person has paused it.
+            # Another worker claims at this moment, or a person has paused it.
             if not alone_or_never(connection, "claim images") or is_paused(connection, Paused.ANALYSING):
                 return []
             moment = self._clock(connection)
-            workers = max(1, len(living_processes(connection, "work", moment)))
-            busy = connection.execute(sa.select(sa.func.count()).select_from(row).where(waits, row.c.workflow_id.is_not(None))).scalar_one()
-            room = max(0, workers * (at_once + SPARE) - busy)
             turns = (self._handed_out + room) // TURN_OF_THE_OLDEST - self._handed_out // TURN_OF_THE_OLDEST
             claims: list[Claim] = []
             for order, limit in (((row.c.id,), turns), ((row.c.priority, row.c.id), room - turns)):
                 if limit:
                     claims += claim_rows(connection, "view", row, row.c.id, urgent, order, limit, moment)
             self._handed_out += len(claims)
-            # Not one more than runs at once: what comes meanwhile shall not stand behind it in the engine's queue.
-            if busy == 0 and not claims:
+            if room and not claims and not connection.execute(sa.select(row.c.id).where(_IN_HAND).limit(1)).first():
                 claims += claim_rows(connection, "view", row, row.c.id, due, (row.c.id,), 1, moment)
             return claims
 

@@ -63,6 +63,11 @@ def _kept(file_name: str, name: str | None = None, columns: tuple[str, ...] = ()
     return sa.Index(name, *(columns or (file_name,)), sqlite_where=kept, postgresql_where=kept)
 
 
+#: Something happened to a study that nobody has looked at yet.
+OPEN_STUDY = sa.text("workflow_id IS NULL AND generation > settled_generation")
+#: An image that waits to be read and was not handed out.
+FREE_SCORE = sa.text("workflow_id IS NULL AND state = 'waiting'")
+
 #: What belongs to the installation and must not change: Device Observer UID, serial number.
 installation = sa.Table(
     "installation",
@@ -109,8 +114,11 @@ study = sa.Table(
     # What a destination says of the patient, where it differs from the images: {keyword: value}, and who said so.
     sa.Column("correction", sa.JSON),
     sa.Column("corrected_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),  # of workers that died alone while they looked at or reported it
+    sa.Column("begun_by", sa.String(200), index=True),  # the process that does so at this moment
     *_claim(),
-    sa.Index("ix_study_open", "generation", "settled_generation"),
+    # What waits for a look; `store.archive` asks in these very words, or the index is of no use.
+    sa.Index("ix_study_open", "due_at", sqlite_where=OPEN_STUDY, postgresql_where=OPEN_STUDY),
     _any_text("patient_id"),
 )
 
@@ -191,6 +199,7 @@ score = sa.Table(
     sa.Column("duration_seconds", sa.Float),
     *_claim(),
     sa.UniqueConstraint("instance_id", "model_key"),
+    sa.Index("ix_score_free", "background", "priority", "id", sqlite_where=FREE_SCORE, postgresql_where=FREE_SCORE),
     _kept("preview_file"),
     _kept("heat_map_file"),
 )

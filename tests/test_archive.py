@@ -742,6 +742,55 @@ def test_an_image_that_kills_its_workers_fails_alone_after_three_deaths(stepped:
     assert outcomes(stepped) == ["PARTIAL"] and "its worker died 3 times" in stepped.versions()[0]["selection"][View.R_MLO]["failure"]
 
 
+def die(stepped: SteppedStore, life: str, *, reading: int = 0) -> int:
+    """A worker dies alone with its studies, and `reading` images, in hand; how many of all it had begun."""
+    for claim in stepped.archive.claim_studies():
+        assert stepped.claims.begin_study(claim.row, claim.workflow_id, f"host:work:0/{life}")
+    for claim in stepped.scoring.claim(reading):
+        assert stepped.scoring.begin(int(claim.row), claim.workflow_id, f"host:work:0/{life}")
+    found = stepped.claims.died(life)
+    stepped.claims.begin_life("host:work:0")
+    stepped.step(30)
+    return found
+
+
+def test_a_study_that_kills_whoever_looks_at_it_is_held_after_three_deaths(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    for number in range(CRASHES):
+        assert stepped.claims.is_suspect(STUDY) is (number > 0)
+        assert die(stepped, f"life{number}") == 1
+    assert stepped.state() == "held" and "died 3 times" in reason(stepped) and "fourview reprocess" in reason(stepped)
+    assert not stepped.claims.anything() and not stepped.claims.is_suspect(STUDY)
+    assert request(stepped) == "accepted", "a person lets it try again"
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"]
+
+
+def test_a_study_beside_a_deadly_image_and_one_that_ends_well_are_not_held(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    stepped.receive(*exam(study="beside"))
+    assert die(stepped, "one", reading=1) == 2
+    assert stepped.claims.is_suspect(uid("beside"))
+    for number in range(CRASHES):
+        assert die(stepped, f"again{number}", reading=1) >= 2, "never alone, so it counts no more"
+    [crashes] = stepped.rows(sa.select(tables.study.c.crashes).where(tables.study.c.study_instance_uid == uid("beside")))
+    assert crashes == (1,)
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"] and not stepped.claims.is_suspect(uid("beside"))
+
+
+def test_a_study_that_is_anothers_by_now_is_left_alone(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    [old] = stepped.archive.claim_studies()
+    assert stepped.claims.begin_study(STUDY, old.workflow_id, "a:work:0/1")
+    stepped.claims.release([old.workflow_id], "its lease ended")
+    assert not stepped.claims.begin_study(STUDY, old.workflow_id, "a:work:0/1")
+    assert stepped.claims.died("1") == 0
+    [new] = stepped.archive.claim_studies()
+    assert stepped.claims.begin_study(STUDY, new.workflow_id, "b:work:0/1")
+
+
 def test_a_host_that_dies_again_and_again_is_not_the_images_fault(stepped: SteppedStore) -> None:
     stepped.receive(*exam())
     stepped.work(read=False)
@@ -807,8 +856,8 @@ def test_urgent_images_overtake_a_queue_and_nothing_starves(stepped: SteppedStor
     for name in studies:
         stepped.receive(*exam(study=name))
     stepped.work(read=False)
-    first = stepped.scoring.claim(2)
-    assert len(first) == 3 and stepped.scoring.claim(2) == []
+    first = stepped.scoring.claim(3)
+    assert len(first) == 3
     stepped.ruling = replace(stepped.ruling, priority=1)
     for number in range(8):
         stepped.receive(*exam(study=f"urgent {number}"))
@@ -820,7 +869,7 @@ def test_urgent_images_overtake_a_queue_and_nothing_starves(stepped: SteppedStor
     while handed:
         stepped.read(int(handed[0].row))
         handed = handed[1:]
-        new = stepped.scoring.claim(2)
+        new = stepped.scoring.claim(3 - len(handed))
         order += [claim.row for claim in new]
         handed += new
     routine = [number for number, row in enumerate(order[:35]) if row not in urgent]
@@ -828,14 +877,36 @@ def test_urgent_images_overtake_a_queue_and_nothing_starves(stepped: SteppedStor
     assert len(routine) == 3 and all(later - earlier == TURN_OF_THE_OLDEST for earlier, later in pairwise(routine))
 
 
-def test_more_workers_are_handed_more(stepped: SteppedStore) -> None:
-    stepped.receive(*exam())
-    stepped.receive(*exam(study="other"))
+def test_a_worker_is_asked_for_no_more_than_it_has_room_for(stepped: SteppedStore) -> None:
+    """What one took is not handed to the next; each kind of row is taken up to the room for it."""
+    for name in ("one", "two", "three"):
+        stepped.receive(*exam(study=name))
+    assert [len(stepped.archive.claim_studies(2)) for _ in range(3)] == [2, 1, 0]
+    stepped.claims.release(stepped.claims.claimed(-1), "for the next test")
     stepped.work(read=False)
-    stepped.claims.beat("a:work:0", "work")
-    stepped.claims.beat("b:work:0", "work")
-    stepped.claims.beat("b:web:0", "web")
-    assert len(stepped.scoring.claim(1)) == 4 and stepped.scoring.claim(1) == []
+    taken = [[claim.row for claim in stepped.scoring.claim(5)] for _ in range(4)]
+    assert [len(one) for one in taken] == [5, 5, 2, 0] and len({row for one in taken for row in one}) == 12
+
+
+def test_one_question_says_whether_anything_is_to_be_handed_out(stepped: SteppedStore) -> None:
+    def hand_out() -> list[int]:
+        return [len(claim()) for claim in (stepped.archive.claim_studies, stepped.scoring.claim, stepped.ledger.claim)]
+
+    assert not stepped.claims.anything()
+    stepped.receive(*exam())
+    assert stepped.claims.anything() and hand_out() == [1, 0, 0]
+    assert not stepped.claims.anything(), "it is in hand"
+    stepped.claims.release(stepped.claims.claimed(-1), "for the next test")
+    stepped.work(read=False)
+    assert stepped.claims.anything() and hand_out() == [0, 4, 0] and not stepped.claims.anything()
+    for row in stepped.rows(sa.select(tables.score.c.id)):
+        stepped.read(row.id)
+    stepped.work()
+    assert not stepped.claims.anything()
+    stepped.step(RETAKE)
+    assert stepped.claims.anything(), "the wait for a retake is over"
+    stepped.work()
+    assert stepped.claims.anything() and hand_out() == [0, 0, 1] and not stepped.claims.anything()
 
 
 def test_a_disk_that_is_away_for_an_hour_fails_no_image(stepped: SteppedStore) -> None:

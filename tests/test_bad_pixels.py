@@ -97,8 +97,8 @@ action = "analyse"
         for _ in range(60):
             studies, scores = self.shop.archive.claim_studies(), self.shop.scoring.claim()
             for claim in studies:
-                if conclude.advance(self.shop, claim.row):
-                    conclude.conclude(self.shop, claim.row)
+                if conclude.advance(self.shop, claim.row, claim.workflow_id):
+                    conclude.conclude(self.shop, claim.row, claim.workflow_id)
             for claim in scores:
                 read.read_image(self.shop, int(claim.row), claim.workflow_id)
             if not studies and not scores:

@@ -344,6 +344,12 @@ def test_a_panic_in_a_decoder_is_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_
     assert len(payload) == 0
 
 
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """Returns when it stands still: until then it may still take what it is asked."""
+    os.kill(child.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+
+
 def test_a_crash_is_not_the_images_fault_yet_and_the_next_image_is_decoded(kept: Callable[[Dataset], Path]) -> None:
     path = kept(mammogram())
     with Decoder() as decoder, ThreadPoolExecutor(1) as other:
@@ -351,7 +357,7 @@ def test_a_crash_is_not_the_images_fault_yet_and_the_next_image_is_decoded(kept:
         child = decoder._child
         assert child is not None
         assert child.stdin is not None
-        os.kill(child.pid, signal.SIGSTOP)
+        stop(child)
         asked = other.submit(decoder.decode, path)
         while struct.unpack("i", fcntl.ioctl(child.stdin, termios.FIONREAD, b"\0" * 4)) == (0,):
             time.sleep(0.01)  # until the question lies in the pipe
@@ -378,7 +384,7 @@ def test_an_overrun_is_stopped_and_the_next_image_is_decoded(kept: Callable[[Dat
     with Decoder() as decoder:
         decoder.decode(path)
         assert decoder._child is not None
-        os.kill(decoder._child.pid, signal.SIGSTOP)
+        stop(decoder._child)
         with pytest.raises(DecodeFailed, match=r"took longer than 0\.3 s") as caught:
             decoder.decode(path, timeout_seconds=0.3)
         assert not caught.value.permanent

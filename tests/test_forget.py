@@ -307,11 +307,14 @@ def test_a_worker_that_concludes_it_leaves_nothing(site: Site, moment: str) -> N
         site.store.step(3600)
         site.store.work(report=False)
         assert site.store.state("lost") == "analysing"
+    else:
+        site.store.archive.claim_studies()
+    [held] = site.store.rows(sa.select(tables.study.c.workflow_id))
     object.__setattr__(shop, "archive", ForgetsMeanwhile(shop.archive, moment, forgets(site)))
     if early:
-        assert conclude.advance(shop, uid("lost")) is False
+        assert conclude.advance(shop, uid("lost"), held.workflow_id) is False
     else:
-        conclude.conclude(shop, uid("lost"))
+        conclude.conclude(shop, uid("lost"), held.workflow_id)
     assert site.kept_files() == []
     assert site.store.rows(sa.select(tables.study)) == site.store.rows(sa.select(tables.version)) == []
     assert site.store.rows(sa.select(tables.timeline)) == []

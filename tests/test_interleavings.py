@@ -160,7 +160,7 @@ def collecting(stepped: SteppedStore) -> dict[str, Operation]:
     stepped.work(read=False)
     stepped.receive(exam()[3])
     [study] = stepped.archive.claim_studies()
-    claims = stepped.scoring.claim(at_once=0)
+    claims = stepped.scoring.claim(1)
     [reads] = [int(claim.row) for claim in claims]
     return {
         **receptions(stepped),

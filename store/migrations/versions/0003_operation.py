@@ -40,6 +40,10 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("rule_priority", sa.Integer(), server_default="5", nullable=False))
         batch_op.add_column(sa.Column("correction", sa.JSON(), nullable=True))
         batch_op.add_column(sa.Column("corrected_by", sa.Text(), server_default="", nullable=False))
+        batch_op.add_column(sa.Column("crashes", sa.Integer(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("begun_by", sa.String(length=200), nullable=True))
+        batch_op.create_index(batch_op.f("ix_study_begun_by"), ["begun_by"], unique=False)
+        batch_op.drop_index("ix_study_open")
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.create_index("ix_instance_sender", ["calling_ae_title", "received_at"], unique=False)
     with op.batch_alter_table("score", schema=None) as batch_op:
@@ -47,6 +51,10 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("begun_by", sa.String(length=200), nullable=True))
         batch_op.add_column(sa.Column("priority", sa.Integer(), server_default="5", nullable=False))
         batch_op.create_index(batch_op.f("ix_score_begun_by"), ["begun_by"], unique=False)
+    open_study = sa.text("workflow_id IS NULL AND generation > settled_generation")
+    op.create_index("ix_study_open", "study", ["due_at"], sqlite_where=open_study, postgresql_where=open_study)
+    free_score = sa.text("workflow_id IS NULL AND state = 'waiting'")
+    op.create_index("ix_score_free", "score", ["background", "priority", "id"], sqlite_where=free_score, postgresql_where=free_score)
     with op.batch_alter_table("version", schema=None) as batch_op:
         batch_op.add_column(sa.Column("epoch", sa.Integer(), server_default="0", nullable=False))
     with op.batch_alter_table("delivery", schema=None) as batch_op:
