@@ -198,12 +198,11 @@ def test_each_service_starts_the_installed_program(name: str, role: str) -> None
 def test_compose_starts_what_is_here_and_opens_dicom_only() -> None:
     compose = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())
     services = compose["services"]
-    assert set(services) == {"orthanc", "database", "fourview"}
+    assert set(services) == {"network", "orthanc", "database", "fourview"}
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert sorted(published) == ["11112:11112", "4242:4242"]
-    assert {services[name]["network_mode"] for name in ("database", "fourview")} == {"service:orthanc"}
     for service in services.values():
-        for volume in service["volumes"]:
+        for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source in compose["volumes"] or (PROJECT / "deploy" / source).is_dir(), source
     settings = {name for service in services.values() for name in service.get("environment", {})}
@@ -213,6 +212,29 @@ def test_compose_starts_what_is_here_and_opens_dicom_only() -> None:
             assert f"${{{name}:-" in orthanc, name
     variables = set(re.findall(r"\$\{(\w+):\?", (PROJECT / "deploy" / "compose.yaml").read_text()))
     assert variables == set(re.findall(r"^(\w+)=", (PROJECT / "deploy" / "compose.env.example").read_text(), re.MULTILINE))
+
+
+def test_any_service_of_compose_may_be_restarted_without_cutting_off_the_others() -> None:
+    """A namespace goes with the container that has it: that one does nothing, so nobody has a reason to restart it."""
+    services = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())["services"]
+    network = services.pop("network")
+    assert set(network) == {"image", "restart", "ports"}
+    assert "/pause:" in network["image"]
+    assert {service["network_mode"] for service in services.values()} == {"service:network"}
+
+
+def test_compose_says_how_the_weights_come_into_the_volume_before_anything_starts() -> None:
+    head = (PROJECT / "deploy" / "compose.yaml").read_text().partition("\nname:")[0]
+    config = tomllib.loads((PROJECT / "config.toml").read_text())
+    card = PROJECT / config["model"]["card"]
+    weights = f"/data/{Path(config['model']['card']).parent / tomllib.loads(card.read_text())['weights']}"
+    assert "WORKDIR /data\n" in (PROJECT / "Dockerfile").read_text()
+    steps = ("up --no-start --build", "chmod a+r checkpoint.pt", f"cp checkpoint.pt fourview:{weights}", "up --detach", "exec fourview")
+    places = [head.index(step) for step in steps]
+    assert places == sorted(places)
+    user = re.search(r"useradd --uid (\d+)", (PROJECT / "Dockerfile").read_text())
+    assert user is not None
+    assert f"user {user[1]}" in head
 
 
 def test_licence_is_the_one_that_the_package_names() -> None:
