@@ -43,10 +43,10 @@ def _storage(config: Config) -> Iterator[Finding]:
     except (OldSchema, DatabaseAway) as error:
         yield Finding(False, "database", str(error))
     yield _writable(config)
-    free = parts.open_files(config).free_bytes() / parts.GIB
-    floor = config.store.min_free_gib
-    remedy = "" if free > floor else f"C-STORE answers 0xA700 below {floor:g} GiB: free space, or lower [store] min_free_gib"
-    yield Finding(free > floor, f"disk: {free:.1f} GiB free at {config.store.files}", remedy)
+    room = parts.open_files(config).least_room()
+    free, floor = room.free_bytes / parts.GIB, config.store.min_free_gib
+    remedy = "" if free >= floor else f"C-STORE answers 0xA700 below {floor:g} GiB: free space, or lower [store] min_free_gib"
+    yield Finding(free >= floor, f"disk: {free:.1f} GiB free in the {room.volume} {room.folder}", remedy)
 
 
 def _hosts(facts: Facts) -> Iterator[Finding]:

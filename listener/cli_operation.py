@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import shutil
 from functools import partial
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -17,6 +16,8 @@ from listener.config import Config
 from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_findings, print_json
 from store.condition import Facts
+from store.database import database_folder
+from store.files import Room, least_room
 from store.pauses import Paused
 
 
@@ -51,7 +52,7 @@ def devices(
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """How the installation fares, what is in trouble first; exit code 1 on trouble, for Nagios and cron."""
     config = configuration(context)
-    found = in_trouble.status(partial(_facts, config), _free_bytes(config), parts.alert_limits(config))
+    found = in_trouble.status(partial(_facts, config), _room(config), parts.alert_limits(config))
     if as_json:
         print_json(found.as_json())
     else:
@@ -64,9 +65,9 @@ def _facts(config: Config) -> Facts:
     return parts.open_condition(config).facts()
 
 
-def _free_bytes(config: Config) -> int | None:
+def _room(config: Config) -> Room | None:
     try:
-        return shutil.disk_usage(config.store.files).free  # `Files` would make the folder
+        return least_room(config.store.files, database_folder(config.store.database))  # `Files` would make the folder
     except OSError:
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from listener.config import Config
 from listener.keys import Refused, Status, check_uids, read_keys
-from listener.parts import GIB, image_kinds
+from listener.parts import image_kinds
 from listener.scp import ignored_because, keep_file, kept_for
 from pipeline.orthanc import FetchFailed, fetch_study
 from pipeline.send import Pacs
@@ -35,7 +35,7 @@ def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instanc
     accepted = kept_for(image_kinds(config))
     counts: dict[str, int] = {}
     for ds in fetch_study(pacs, study_instance_uid, only):
-        if files.free_bytes() < config.store.min_free_gib * GIB:
+        if not files.has_room():
             raise FetchFailed(f"study {study_instance_uid} was not fetched, or in part: the disk is nearly full", worth_retrying=True)
         received = files.incoming / f"{secrets.token_hex(16)}.dcm"
         try:

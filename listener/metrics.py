@@ -31,7 +31,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "fourview_images_waiting": ("Images that wait to be read or are being read", ()),
     "fourview_oldest_waiting_seconds": ("Age of what waits longest, 0 when nothing waits: a study for a worker, a delivery", ("what",)),
     "fourview_deliveries": ("Deliveries that are not at their end or need a person", ("destination", "state")),
-    "fourview_disk_free_bytes": ("Free space of the files folder; absent when it cannot be read", ()),
+    "fourview_disk_free_bytes": (
+        "Free space of the files' volume or the database's, whichever is less; absent when one cannot be read",
+        (),
+    ),
     "fourview_disk_floor_bytes": ("[store] min_free_gib: below it nothing is received", ()),
     "fourview_paused": ("1 while a person has paused it", ("what",)),
     "fourview_alerts": ("Alerts that stand", ("kind",)),

@@ -12,6 +12,7 @@ from listener.show import pause_in_words, printable
 from store.alerts import OF_SENDERS, Limits, causes
 from store.condition import Facts
 from store.database import DatabaseAway
+from store.files import Room
 
 GIB = 1 << 30
 #: So many troubles are shown; the others are counted.
@@ -31,7 +32,7 @@ class Status:
     """What `fourview status` says; `facts` is None when the database is away."""
 
     troubles: tuple[Trouble, ...]
-    free_bytes: int | None
+    room: Room | None
     floor_bytes: int
     facts: Facts | None
 
@@ -41,7 +42,11 @@ class Status:
         found: dict[str, Any] = {
             "ok": not self.troubles,
             "troubles": [asdict(one) for one in self.troubles],
-            "disk": {"free_bytes": self.free_bytes, "floor_bytes": self.floor_bytes},
+            "disk": {
+                "free_bytes": self.room.free_bytes if self.room else None,
+                "volume": self.room.volume if self.room else None,
+                "floor_bytes": self.floor_bytes,
+            },
         }
         if facts is None:
             return found | {"database": "away"}
@@ -62,27 +67,27 @@ class Status:
         }
 
 
-def status(read: Callable[[], Facts], free_bytes: int | None, limits: Limits) -> Status:
+def status(read: Callable[[], Facts], room: Room | None, limits: Limits) -> Status:
     """How it fares now. A database that is away is a trouble, not an error."""
     floor = limits.min_free_bytes
     try:
         facts = read()
     except DatabaseAway as error:
         text = f"the database does not answer ({_first_line(error.orig)}): nothing is received, read or sent"
-        return Status(troubles=(Trouble(text, "start it, or see [store] database"),), free_bytes=free_bytes, floor_bytes=floor, facts=None)
-    return Status(troubles=tuple(_troubles(facts, free_bytes, limits)), free_bytes=free_bytes, floor_bytes=floor, facts=facts)
+        return Status(troubles=(Trouble(text, "start it, or see [store] database"),), room=room, floor_bytes=floor, facts=None)
+    return Status(troubles=tuple(_troubles(facts, room, limits)), room=room, floor_bytes=floor, facts=facts)
 
 
 def _first_line(error: object) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _troubles(facts: Facts, free_bytes: int | None, limits: Limits) -> Iterator[Trouble]:
+def _troubles(facts: Facts, room: Room | None, limits: Limits) -> Iterator[Trouble]:
     if not facts.living("receive"):
         yield Trouble("no receiver is running: C-STORE fails", "start `fourview serve` (or `receive`), then look into its log")
     if not facts.living("work"):
         yield Trouble("no worker is running: nothing is read or sent", "start `fourview serve` (or `work`), then look into its log")
-    for one in causes(facts, limits, free_bytes):
+    for one in causes(facts, limits, room):
         yield Trouble(one.text, one.command)
     for alert in facts.alerts:
         # Who is silent or ignored is found out rarely, by the processes.
@@ -110,7 +115,7 @@ def _lines(found: Status, zone: ZoneInfo) -> Iterator[str]:
         yield f"      -> {one.command}"
     if len(found.troubles) > MOST_SHOWN:
         yield f"  and {len(found.troubles) - MOST_SHOWN} more -> fourview alerts"
-    free = "cannot be read" if found.free_bytes is None else f"{found.free_bytes / GIB:.1f} GiB free"
+    free = "cannot be read" if found.room is None else f"{found.room.free_bytes / GIB:.1f} GiB free in the {found.room.volume}"
     yield f"Disk        {free}, nothing is received below {found.floor_bytes / GIB:g} GiB"
     if found.facts is None:
         yield "Database    away"

@@ -14,7 +14,7 @@ import requests
 from pipeline.chores import Chore
 from store.alerts import OF_SENDERS, AlertKind, Alerts, Limits, Message, causes, sender_causes
 from store.condition import Condition
-from store.files import Files
+from store.files import Files, Room
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,21 @@ class Watch:
             Chore(name="senders", every_seconds=SENDER_SECONDS, do=self.look_at_senders, abandoned_seconds=SENDER_SECONDS),
         )
 
-    def free_bytes(self) -> int | None:
-        """Free space of the files folder; None when it cannot be read."""
+    def room(self) -> Room | None:
+        """The room for what is received; None when a volume cannot be asked."""
         try:
-            return self.files.free_bytes()
+            return self.files.least_room()
         except OSError:
             return None
 
+    def free_bytes(self) -> int | None:
+        """The same for a gauge: bytes alone."""
+        room = self.room()
+        return None if room is None else room.free_bytes
+
     def look(self) -> dict[str, int]:
         """Find what is wrong, and tell what is not told yet."""
-        found = causes(self.condition.facts(), self.limits, self.free_bytes(), self.alerts.standing())
+        found = causes(self.condition.facts(), self.limits, self.room(), self.alerts.standing())
         raised, cleared = self.alerts.settle(found, [kind for kind in AlertKind if kind not in OF_SENDERS], tell=bool(self.url))
         return {"raised": raised, "cleared": cleared, "told": self._tell()}
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from store import tables
 from store.condition import Facts, Sender
 from store.database import database_now
+from store.files import Room
 from store.ledger import OWING
 from store.pauses import Paused
 from store.study import digest
@@ -83,8 +84,8 @@ class Limits:
     min_free_bytes: int
 
 
-def causes(facts: Facts, limits: Limits, free_bytes: int | None, standing: Collection[str] = ()) -> list[Cause]:
-    """What is wrong by `facts`; `free_bytes` of the files folder, None when it cannot be read. `standing`: causes that people know."""
+def causes(facts: Facts, limits: Limits, room: Room | None, standing: Collection[str] = ()) -> list[Cause]:
+    """What is wrong by `facts`; `room` is None when a volume cannot be asked. `standing`: causes that people know."""
     return [
         *_singles(AlertKind.HELD, facts.held, facts.studies.get("held", 0), standing, "study {uid} waits for a person's decision"),
         *_singles(AlertKind.FAILED, facts.failed, facts.studies.get("failed", 0), standing, "no view of study {uid} could be read"),
@@ -96,7 +97,7 @@ def causes(facts: Facts, limits: Limits, free_bytes: int | None, standing: Colle
             "the result of study {uid} was withdrawn after sending",
         ),
         *_dead(facts),
-        *_disk(limits, free_bytes),
+        *_disk(limits, room),
         *_waiting(facts, timedelta(minutes=limits.waiting_minutes)),
         *_reconciled(facts.reconciled),
         *_long_pauses(facts),
@@ -150,18 +151,20 @@ def _dead(facts: Facts) -> Iterator[Cause]:
         )
 
 
-def _disk(limits: Limits, free_bytes: int | None) -> Iterator[Cause]:
+def _disk(limits: Limits, room: Room | None) -> Iterator[Cause]:
     floor = limits.min_free_bytes
-    if free_bytes is None:
+    if room is None:
         text = "the files folder cannot be read: nothing is received, read or sent"
         yield Cause(cause="disk:away", kind=AlertKind.DISK, text=text, command="fourview check")
         return
-    gib = f"{free_bytes / (1 << 30):.1f} GiB are free in the files folder"
-    if free_bytes < floor:
+    gib = f"{room.free_bytes / (1 << 30):.1f} GiB are free in the {room.volume}"
+    if room.free_bytes < floor:
         text = f"{gib}, less than min_free_gib: C-STORE answers 0xA700"
         yield Cause(cause="disk:full", kind=AlertKind.DISK, text=text, command="fourview status")
-    elif free_bytes < 2 * floor:
-        text = f"{gib}, less than twice min_free_gib: images of delivered studies go early"
+    elif room.free_bytes < 2 * floor:
+        text = (
+            f"{gib}, less than twice min_free_gib: below it nothing is received; in the files folder images of delivered studies go early"
+        )
         yield Cause(cause="disk:low", kind=AlertKind.DISK, text=text, command="fourview status")
 
 

@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 _NAME = re.compile("[0-9a-f]{2}/[0-9a-f]{30}")
 
@@ -23,6 +24,20 @@ RESERVE = 0.5
 
 class FileGone(OSError):
     """The spool is there, but this file of it is not: waiting would not bring it back."""
+
+
+class Room(NamedTuple):
+    """What is free, in bytes, for a process without root's reserve, on the volume that has least, and which one that is."""
+
+    free_bytes: int
+    volume: str
+    folder: Path
+
+
+def least_room(root: Path, database_folder: Path | None) -> Room:
+    """The room for what is received: that of the files' volume or of the database's, whichever is less. Raises OSError when one is away."""
+    folders = {"files folder": root} | ({} if database_folder is None else {"database's folder": database_folder})
+    return min((Room(shutil.disk_usage(folder).free, volume, folder) for volume, folder in folders.items()), key=lambda one: one.free_bytes)
 
 
 class Files:
@@ -35,7 +50,7 @@ class Files:
         self.root = root
         self.incoming = root / "incoming"
         self.min_free_bytes = min_free_bytes
-        self._volumes = (root,) if database_folder is None else (root, database_folder)
+        self._database_folder = database_folder
         self.incoming.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
@@ -109,13 +124,17 @@ class Files:
     # --------------------------------------------------------------------------------------------------------------- space
 
     def free_bytes(self) -> int:
-        """Free space of the spool's volume, in bytes, for a process without root's reserve."""
+        """Free space of the spool's volume alone, in bytes, for a process without root's reserve: what removing files can add to."""
         return shutil.disk_usage(self.root).free
+
+    def least_room(self) -> Room:
+        """The room that decides whether something is received. Raises OSError when a volume is away."""
+        return least_room(self.root, self._database_folder)
 
     def has_room(self, share: float = 1.0) -> bool:
         """Whether `share` of the floor is free, on the spool's volume and on the database's; False also when neither can be asked."""
         try:
-            return all(shutil.disk_usage(volume).free >= self.min_free_bytes * share for volume in self._volumes)
+            return self.least_room().free_bytes >= self.min_free_bytes * share
         except OSError:
             return False  # a volume that is away has no room
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from store.alerts import (
     sender_causes,
 )
 from store.condition import Condition, Dead, Facts, Process, Sender
-from store.files import Files
+from store.files import Files, Room
 from store.pauses import Paused, Pauses
 from store.study import View
 
@@ -57,7 +58,8 @@ NOTHING = Facts(
 
 
 def found(free: int | None = 100 * GIB, standing: tuple[str, ...] = (), **facts: Any) -> list[Cause]:
-    return causes(replace(NOTHING, **facts), LIMITS, free, standing)
+    room = None if free is None else Room(free, "files folder", Path("files"))
+    return causes(replace(NOTHING, **facts), LIMITS, room, standing)
 
 
 def ago(**time: float) -> datetime:

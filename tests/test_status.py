@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
+from pydicom.dataset import Dataset
 from stepped_store import SteppedStore, exam
 from test_alerts import GIB, LIMITS, hold
 from typer.testing import CliRunner
 
+from listener import fetch
 from listener.cli import app
+from listener.config import load
 from listener.status import Status, alerts_in_words, in_words, status
+from pipeline.alert import Watch
+from pipeline.orthanc import FetchFailed
+from pipeline.send import Pacs
 from store.alerts import AlertKind, Alerts, Cause
+from store.archive import Archive
 from store.condition import Condition, Facts
+from store.database import write_engine
+from store.files import Files, Room
 
 LONDON = ZoneInfo("Europe/London")
 
 
 def looked(stepped: SteppedStore, free: int | None = 50 * GIB) -> Status:
-    return status(Condition(stepped.engine).facts, free, LIMITS)
+    return status(Condition(stepped.engine).facts, None if free is None else Room(free, "files folder", Path("files")), LIMITS)
 
 
 def living(stepped: SteppedStore) -> None:
@@ -40,7 +51,7 @@ def test_when_all_is_well_it_says_so(stepped: SteppedStore) -> None:
     text = in_words(found, LONDON)
     assert found.troubles == () and text.startswith("OK")
     assert "Process     work     here:work:0" in text and "Studies     analysed 1" in text and "Deliveries  pacs: waiting 2" in text
-    assert "50.0 GiB free, nothing is received below 10 GiB" in text
+    assert "50.0 GiB free in the files folder, nothing is received below 10 GiB" in text
     shown = found.as_json()
     assert shown["ok"] is True and shown["deliveries"] == [{"destination": "pacs", "state": "waiting", "count": 2}]
 
@@ -125,3 +136,34 @@ def test_status_without_a_database_server_ends_with_1(config: Path, monkeypatch:
     monkeypatch.setenv("FOURVIEW_STORE__DATABASE", "postgresql+psycopg://fourview@127.0.0.1:9/none")
     text = run(config, "status", code=1)
     assert "the database does not answer" in text and "Traceback" not in text
+
+
+def test_a_database_volume_below_the_floor_is_told_wherever_people_look(
+    tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is received then: the webhook, /metrics, `status` and `check` say so and name the volume, and nothing is fetched."""
+    database = tmp_path / "database" / "fourview.db"
+    database.parent.mkdir()
+    shutil.copy(sqlite_template, database)
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG.format(database=f"sqlite:///{database}"))
+    free = {tmp_path / "files": 500 * GIB, database.parent: 3 * GIB}
+    monkeypatch.setattr(shutil, "disk_usage", lambda volume: SimpleNamespace(free=free[volume]))
+    url = f"sqlite:///{database}"
+    files = Files(tmp_path / "files", min_free_bytes=10 * GIB, database_folder=database.parent)
+    alerts = Alerts(write_engine(url))
+    watch = Watch(condition=Condition(write_engine(url)), alerts=alerts, files=files, limits=LIMITS, url="")
+    assert watch.look()["raised"] == 1
+    assert alerts.standing() == {"disk:full"} and watch.free_bytes() == 3 * GIB
+    [standing] = Condition(write_engine(url)).facts().alerts
+    assert standing["text"] == "3.0 GiB are free in the database's folder, less than min_free_gib: C-STORE answers 0xA700"
+    shown = run(path, "status", code=1)
+    assert standing["text"] in shown and "Disk        3.0 GiB free in the database's folder" in shown
+    [disk] = [one for one in json.loads(run(path, "check", "--json", code=1)) if one["what"].startswith("disk")]
+    assert not disk["ok"] and disk["what"] == f"disk: 3.0 GiB free in the database's folder {database.parent}"
+    assert files.free_bytes() == 500 * GIB, "removing images would not help"
+    monkeypatch.setattr(fetch, "fetch_study", lambda *_: iter([Dataset()]))
+    monkeypatch.setattr(fetch, "source", lambda _: Pacs(name="orthanc", ae_title="ORTHANC", host="127.0.0.1", port=9))
+    monkeypatch.setattr(fetch, "image_kinds", lambda _: frozenset())
+    with pytest.raises(FetchFailed, match="the disk is nearly full"):
+        fetch.fetch_and_keep(load(path, {}), Archive(write_engine(url)), files, "1.2.3")
