@@ -91,18 +91,27 @@ def forget(
         typer.echo("\n".join(studies), err=True)
         typer.confirm(f"Delete these {len(studies)} studies here for good?", abort=True, err=True)
     failed, told = False, []
-    for one in studies:
-        try:
-            gone, left = parts.forget(config, book, one, person=person, why=reason)
-        except UnknownStudy as error:
-            print(printable(str(error)), file=sys.stderr)
-            failed = True
-            continue
-        told.append({**gone.as_json(), "left": left})
-        if not as_json:
-            print(printable("\n".join(_forgotten_in_words(gone, left))))
-    if as_json:
-        print_json(told)
+    try:
+        with parts.clearing_away(config) as clear_away:
+            for one in studies:
+                try:
+                    gone = book.forget(one, person=person, why=reason)
+                except UnknownStudy as error:
+                    print(printable(str(error)), file=sys.stderr)
+                    failed = True
+                    continue
+                # Said at once: nobody else knows it any more.
+                left: list[str] = []
+                told.append({**gone.as_json(), "left": left})
+                if not as_json:
+                    print(printable("\n".join(_forgotten_in_words(gone))), flush=True)
+                for remains in clear_away(gone):
+                    left.append(remains)
+                    if not as_json:
+                        print(printable(f"  {remains}"), flush=True)
+    finally:
+        if as_json:
+            print_json(told)
     if failed:
         raise typer.Exit(1)
 
@@ -117,12 +126,12 @@ def _allow_again(book: Forgetting, studies: list[str], person: str, reason: str)
         raise typer.Exit(1)
 
 
-def _forgotten_in_words(gone: Forgotten, left: list[str]) -> list[str]:
+def _forgotten_in_words(gone: Forgotten) -> list[str]:
     lines = [f"{gone.study_instance_uid}: forgotten ({gone.images} images, {gone.versions} versions, {len(gone.files)} files)"]
     lines += [f"  still at {one.destination}, or perhaps ({one.state}): {one.sop_instance_uid}" for one in gone.elsewhere]
     if gone.senders:
         lines.append(f"  the images came from {', '.join(gone.senders)}, and are deleted only there")
-    return lines + [f"  {one}" for one in left]
+    return lines
 
 
 def _as_json(account: Account) -> dict[str, Any]:

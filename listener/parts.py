@@ -6,7 +6,8 @@ import logging
 import secrets
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -88,31 +89,51 @@ def open_forgetting(config: Config) -> Forgetting:
     return Forgetting(_current(write_engine(config.store.database)))
 
 
-def forget(config: Config, book: Forgetting, study_instance_uid: str, *, person: str, why: str) -> tuple[Forgotten, list[str]]:
-    """Forget a study: its rows first, then its files, then what the workflow engine knows of it. What was forgotten, and in words what was
-    left behind. Raises UnknownStudy."""
+@contextmanager
+def clearing_away(config: Config) -> Iterator[Callable[[Forgotten], Iterator[str]]]:
+    """What takes away a forgotten study's files and what the workflow engine knows of it, and says in words what it had to leave behind.
+
+    Opened before anything is forgotten: what cannot be opened is told while nothing is lost. Afterwards only the caller still knows what
+    others hold of the study, so nothing that goes wrong then may end the command before it has said so.
+    """
     from pipeline.work import forget_workflows
 
-    gone = book.forget(study_instance_uid, person=person, why=why)
-    files, left = open_files(config), []
-    for name in gone.files:
-        try:
-            files.remove(name)
-        except OSError as error:
-            left.append(f"file {name} could not be removed ({error.strerror}): no row links to it, so upkeep will")
-    prefixes = [f"study:{study_instance_uid}:"]
-    prefixes += [f"view:{number}:" for number in gone.scores] + [f"delivery:{number}:" for number in gone.deliveries]
-    url = engine_database(config.store.database)
-    engine, ours = workflow_engine(url), write_engine(config.store.database)
+    files, url = open_files(config), engine_database(config.store.database)
+    engine, ours = workflow_engine(url), _current(write_engine(config.store.database))
+    living = partial(Claims(ours).living, "work")
+
+    def clear_away(gone: Forgotten) -> Iterator[str]:
+        for name in gone.files:
+            try:
+                files.remove(name)
+            except OSError as error:
+                yield f"file {name} could not be removed ({error.strerror}): no row links to it, so upkeep will"
+        prefixes = [f"study:{gone.study_instance_uid}:"]
+        prefixes += [f"view:{number}:" for number in gone.scores] + [f"delivery:{number}:" for number in gone.deliveries]
+        steps: tuple[tuple[Callable[[], bool], str, str], ...] = (
+            (
+                partial(forget_workflows, url, engine, prefixes, living),
+                "a worker still has it in hand; the workflow engine's row of it goes by itself within a day",
+                "the workflow engine may still have rows of it; they go by themselves within a day",
+            ),
+            (
+                lambda: all([empty_log(ours), empty_log(engine)]),
+                "the write-ahead log could not be emptied at this moment; that happens when the database is next idle",
+                "the write-ahead log could not be emptied; that happens when the database is next idle",
+            ),
+        )
+        for step, not_yet, failed in steps:
+            try:
+                if not step():
+                    yield not_yet
+            except Exception as error:  # noqa: BLE001 - whatever it was: what is left must be said
+                yield f"{failed} ({type(error).__name__})"
+
     try:
-        if not forget_workflows(url, engine, prefixes, partial(open_claims(config).living, "work")):
-            left.append("a worker still has it in hand; the workflow engine's row of it goes by itself within a day")
-        if not all([empty_log(ours), empty_log(engine)]):
-            left.append("the write-ahead log could not be emptied at this moment; that happens when the database is next idle")
+        yield clear_away
     finally:
         engine.dispose()
         ours.dispose()
-    return gone, left
 
 
 def open_scoring(config: Config) -> Scoring:

@@ -36,7 +36,8 @@ class PostgresProcess:
         self.url = f"postgresql+psycopg://fourview@127.0.0.1:{port}"
         self._programs = programs
         self._as_user: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-        self._folder = Path(tempfile.mkdtemp(prefix="fourview-postgres-"))
+        # Not where a receiver of an earlier test left `tempfile.tempdir`: that folder is its own, and goes.
+        self._folder = Path(tempfile.mkdtemp(prefix="fourview-postgres-", dir=os.environ.get("TMPDIR", "/tmp")))
         self._server: subprocess.Popen[bytes] | None = None
         made_up = {
             "listen_addresses": "127.0.0.1",

@@ -24,7 +24,7 @@ from listener import cli, parts
 from listener.config import Config, load
 from listener.scp import StorageScp
 from listener.terminal import app
-from pipeline import conclude, read
+from pipeline import conclude, read, work
 from pipeline.decode import Decoder
 from pipeline.model import load_classifier, read_card
 from pipeline.send import Pacs, SendOutcome, send
@@ -35,7 +35,7 @@ from store.archive import Archive, Kept
 from store.chores import Chores
 from store.claims import Claims
 from store.database import engine_database, workflow_engine, write_engine
-from store.forget import Ambiguous, Forgetting
+from store.forget import Ambiguous, Forgetting, Forgotten
 from store.ledger import Ledger
 from store.rows import UnknownStudy
 from store.scoring import Scoring
@@ -223,6 +223,51 @@ def test_all_studies_of_a_patient(site: Site) -> None:
     assert isinstance(CliRunner().invoke(app, ["--config", str(site.path), "forget", "--patient", "nobody"]).exception, UnknownStudy)
     assert CliRunner().invoke(app, ["--config", str(site.path), "forget", uid("other")], input="n\n").exit_code == 1
     assert site.store.state("other") == "collecting", "asked, and told no"
+
+
+def _breaks(*_arguments: object) -> bool:
+    raise sa.exc.OperationalError("DELETE", {}, Exception("connection lost"))
+
+
+@pytest.mark.parametrize("step", ["forget_workflows", "empty_log"])
+def test_what_others_hold_is_said_also_when_clearing_away_fails(site: Site, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only this command knows it: a second call finds nothing."""
+    site.prepare_workflows()
+    site.store.receive(*lost())
+    site.store.settle()
+    for claim in site.store.ledger.claim():
+        for one in site.store.begin(claim.workflow_id):
+            site.store.ledger.sent(one.delivery_id, 0, "", ask=False)
+    monkeypatch.setattr(work if step == "forget_workflows" else parts, step, _breaks)
+    (told,) = json.loads(site.run("forget", uid("lost"), "--yes", "--json"))
+    assert len(told["elsewhere"]) == 2 and told["images"] == 4
+    assert [text[-len("(OperationalError)") :] for text in told["left"]] == ["(OperationalError)"]
+    assert site.kept_files() == []
+
+
+def test_what_was_forgotten_is_said_when_the_next_study_cannot_be(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.prepare_workflows()
+    site.store.receive(*lost(), *exam(study="other"))
+    forget = Forgetting.forget
+
+    def first_only(book: Forgetting, study: str, **named: str) -> Forgotten:
+        if study == uid("other"):
+            _breaks()
+        return forget(book, study, **named)
+
+    monkeypatch.setattr(Forgetting, "forget", first_only)
+    done = CliRunner().invoke(app, ["--config", str(site.path), "forget", uid("lost"), uid("other"), "--yes", "--json"])
+    assert isinstance(done.exception, sa.exc.OperationalError)
+    assert [one["study_instance_uid"] for one in json.loads(done.stdout)] == [uid("lost")]
+
+
+def test_nothing_is_forgotten_while_the_files_are_away(site: Site) -> None:
+    site.prepare_workflows()
+    site.store.receive(*lost())
+    (site.folder / "files").rename(site.folder / "elsewhere")
+    done = CliRunner().invoke(app, ["--config", str(site.path), "forget", uid("lost"), "--yes"])
+    assert isinstance(done.exception, parts.SpoolAway)
+    assert site.store.state("lost") == "collecting"
 
 
 # --------------------------------------------------------------------------------------------------- whoever has it in hand
