@@ -389,7 +389,11 @@ def keep_file(
     try:
         kept = archive.keep(reception)
     except Busy as busy:
-        # The file stays: a commit whose answer was lost may stand, and then its row links to it. Without a row it goes after a day.
+        # A commit whose answer was lost may stand, and then its row links to the file: it stays, and without a row it goes after a day.
+        # Otherwise it goes at once: a sender that tries again and again would fill the disk.
+        if file_name is not None and not busy.unsure:
+            with contextlib.suppress(OSError):  # the janitor finds it
+                files.remove(file_name)
         raise Refused(Status.OUT_OF_RESOURCES, "the database is busy or away; try again later") from busy
     if file_name is not None and kept is not Kept.NEW:
         with contextlib.suppress(OSError):  # what was sent is kept; the janitor finds the second file

@@ -35,7 +35,12 @@ WITHDRAWAL_RETRY_SECONDS = 900.0
 
 
 class Busy(Exception):
-    """The database stayed locked or is away: nothing was kept. The sender may try again (answer 0xA700)."""
+    """The database stayed locked or is away. The sender may try again (answer 0xA700). `unsure`: a commit was under way and may stand;
+    otherwise nothing was kept."""
+
+    def __init__(self, message: str, *, unsure: bool) -> None:
+        super().__init__(message)
+        self.unsure = unsure
 
 
 class _IsForgotten(Exception):
@@ -123,25 +128,28 @@ class Archive:
 
     def keep(self, reception: Reception) -> Kept:
         """Remember a received instance; durable when it returns. Raises Busy when the database cannot answer in time."""
+        written: list[Kept] = []
         try:
             for _ in range(2):
                 try:
-                    return self._keep(reception)
+                    return self._keep(reception, written)
                 except UnknownStudy:
                     continue  # forgotten at this very moment: look again
-            return self._keep(reception)
+            return self._keep(reception, written)
         except _IsForgotten:
             return Kept.FORGOTTEN
         except (OperationalError, sa.exc.InternalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-            # Locked, full, broken, read-only (a standby), gone in the middle: whether it was committed, nobody knows.
-            raise Busy(f"the database did not keep {reception.sop_instance_uid}: {type(error).__name__}") from error
+            # Locked, full, broken, read-only (a standby), gone in the middle. In the commit: whether it stands, nobody knows.
+            why = f"the database did not keep {reception.sop_instance_uid}: {type(error).__name__}"
+            raise Busy(why, unsure=bool(written)) from error
 
     def is_forgotten(self, study_instance_uid: str) -> bool:
         """Whether the study must not come back."""
         with self._engine.begin() as connection:
             return forgotten(connection, study_instance_uid)
 
-    def _keep(self, reception: Reception) -> Kept:
+    def _keep(self, reception: Reception, written: list[Kept]) -> Kept:
+        """`written` gets what is about to be committed with a link to the file: until then no row has one."""
         with self._engine.begin() as connection:
             now = self._clock(connection)
             own = connection.execute(
@@ -196,6 +204,7 @@ class Archive:
             sender = reception.calling_ae_title or reception.origin
             what = f"{reception.modality} {reception.sop_instance_uid} from {sender}"
             say(connection, study.study_instance_uid, now, f"{'received' if kept is Kept.NEW else 'ignored'} {what}", reception.ignored)
+            written.append(kept)  # the last statement: what comes is the commit
             return kept
 
     def _revive(self, connection: sa.Connection, reception: Reception) -> bool:

@@ -296,6 +296,34 @@ def test_a_commit_without_an_answer_loses_nothing(tmp_path: Path, sqlite: sa.Eng
         assert reception.left_over() == (0, 0 if stands else 1)
 
 
+def test_before_the_commit_no_try_leaves_its_file(tmp_path: Path, sqlite: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that repeats all night while the database is away must not fill the disk: the Nth statement fails, N = 1, 2, ..."""
+    with receiving(tmp_path, sqlite, monkeypatch) as reception:
+        assert reception.send() == Status.SUCCESS
+        failed = 0
+        for at in range(1, 30):
+            counted = itertools.count(1)
+
+            def fail(*_: Any, at: int = at, counted: Any = counted) -> None:
+                if next(counted) == at:
+                    raise sa.exc.OperationalError("a statement", {}, Exception("connection lost"))
+
+            ds = image(View.L_CC, f"away {at}")
+            sa.event.listen(sqlite, "before_cursor_execute", fail)
+            status = reception.assoc.send_c_store(ds).Status
+            sa.event.remove(sqlite, "before_cursor_execute", fail)
+            reception.check()
+            assert reception.left_over() == (0, 0)
+            if status == Status.SUCCESS:
+                break
+            assert status == Status.OUT_OF_RESOURCES
+            failed += 1
+            assert reception.assoc.send_c_store(ds).Status == Status.SUCCESS
+            if at % 3 == 0:  # its duplicate has a file of its own, which goes without the first
+                assert reception.assoc.send_c_store(ds).Status == Status.SUCCESS
+        assert failed >= 5
+
+
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 def test_a_postgresql_that_goes_away_between_statements(engine: sa.Engine, stepped: SteppedStore) -> None:
     """The server ends the session after the Nth statement of `keep`, N = 1, 2, ...: Busy, and the next try keeps it."""

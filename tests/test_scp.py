@@ -521,10 +521,11 @@ def test_a_disk_that_fills_up_asks_for_a_later_try(door: Callable[..., Door], mo
 
 def test_a_busy_database_asks_for_a_later_try_which_goes_well(door: Callable[..., Door]) -> None:
     fourview = door()
-    fourview.archive.failure = Busy("locked")
+    fourview.archive.failure = Busy("locked", unsure=False)
     [answer] = fourview.send(mammogram())
     assert answer.Status == Status.OUT_OF_RESOURCES
     assert fourview.unfinished_files() == []
+    assert list(fourview.files.root.glob("??/*")) == []
     fourview.archive.failure = None
     assert fourview.send(mammogram())[0].Status == Status.SUCCESS
     assert fourview.archive.kept == [Kept.NEW]
