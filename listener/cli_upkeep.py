@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from listener import parts, reread
-from listener.reconcile import MISSING, Account, Standing
+from listener.reconcile import MISSING, NAME, Account, Standing, missing_then
 from listener.reconcile import reconcile as compare
 from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_json
@@ -41,7 +41,7 @@ def reconcile(
     grace: Annotated[float, typer.Option(min=0, help="Minutes that what the PACS received may still be on its way.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the mammography studies of [study] fetch_from with ours. Exit code 1 when something is missing here at the end."""
+    """Compare the mammography studies of [study] fetch_from with ours, and what was missing last. Exit code 1: something is missing."""
     config = configuration(context)
     try:
         back = timedelta(days=reread.days(since))
@@ -52,7 +52,12 @@ def reconcile(
     doors: dict[str, Any] = {"archive": parts.open_archive(config), "files": parts.open_files(config)}
     if fetch:
         parts.open_acts(config).record(person=getpass.getuser(), what="reconcile --fetch", parameters={"since": since})
-    account = compare(config, accounting, now - back, now, **doors, fetch=fetch, grace=timedelta(minutes=grace))
+    # What an alert speaks of may have come to the PACS long before `since`: its own command must be able to settle it.
+    book = parts.open_chores(config)
+    again = missing_then(book.outcome(NAME))
+    account = compare(config, accounting, now - back, now, **doors, fetch=fetch, again=again, grace=timedelta(minutes=grace))
+    if parts.reconciles(config):
+        book.ask(NAME)  # the alert goes when a worker has seen for itself
     if as_json:
         print_json(_as_json(account))
     else:

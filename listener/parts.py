@@ -376,14 +376,20 @@ def make_worker(config: Config, *, index: int, life: str = "") -> Worker:
     return Worker(shop, engine_url=url, engine=workflow_engine(url))
 
 
+def reconciles(config: Config) -> bool:
+    """Whether workers compare with the PACS by themselves."""
+    return config.study.reconcile != "off" and bool(config.study.fetch_from)
+
+
 def _reconciling(config: Config, engine: Engine, archive: Archive, files: Files) -> tuple[Chore, ...]:
     """The scheduled comparison with the PACS, asked for at once: a start may follow upon hours in which nobody listened."""
     from listener import reconcile
     from pipeline.chores import Chore
 
-    if config.study.reconcile == "off" or not config.study.fetch_from:
-        return ()
     book = Chores(engine)
+    if not reconciles(config):
+        book.clear(reconcile.NAME)  # nobody would ever settle what it says
+        return ()
     scheduled = reconcile.Scheduled(config, Accounting(engine), book, archive, files)
     book.ask(reconcile.NAME)
     return (

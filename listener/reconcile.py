@@ -202,7 +202,6 @@ class Scheduled:
         now = self._accounting.now()
         before = self._book.outcome(NAME)
         since = begin(before, now)
-        missing = [uid for standing in MISSING for uid in (before or {}).get(standing, [])]
         try:
             account = reconcile(
                 self._config,
@@ -212,7 +211,7 @@ class Scheduled:
                 archive=self._archive,
                 files=self._files,
                 fetch=self._config.study.reconcile == "fetch",
-                again=missing,
+                again=missing_then(before),
                 listed=LISTED,
                 grace=GRACE,
             )
@@ -237,6 +236,11 @@ class Scheduled:
         if failed:
             self._book.ask(NAME)
         return {"asked": failed}
+
+
+def missing_then(before: Mapping[str, Any] | None) -> list[str]:
+    """What the comparison before found missing, however long ago it came to the PACS."""
+    return [uid for standing in MISSING for uid in (before or {}).get(standing, [])]
 
 
 def begin(before: Mapping[str, Any] | None, now: datetime) -> datetime:

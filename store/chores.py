@@ -51,6 +51,12 @@ class Chores:
             found: dict[str, Any] | None = connection.execute(sa.select(row.c.outcome).where(row.c.name == name)).scalar()
             return found
 
+    def clear(self, name: str) -> None:
+        """It is not done any more: what came of it last is laid aside. Not as if it had never been done: the next one looks back far."""
+        row = tables.chore
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(row).where(row.c.name == name, row.c.outcome.is_not(None)).values(outcome={}))
+
     def ask(self, name: str) -> None:
         """Have it done as soon as a worker looks."""
         row = tables.chore

@@ -46,6 +46,19 @@ def test_a_chore_whose_process_died_is_free_again(engine: sa.Engine) -> None:
     assert book.begin("reconcile", 600, "c")
 
 
+def test_what_came_of_a_chore_is_laid_aside_when_it_is_not_done_any_more(engine: sa.Engine) -> None:
+    book = Chores(engine)
+    book.clear("reconcile")
+    assert book.outcome("reconcile") is None
+    book.ask("reconcile")
+    book.clear("reconcile")
+    assert book.outcome("reconcile") is None, "it never was done"
+    book.done("reconcile", {"never_seen": ["1.2.3"]})
+    book.done("upkeep", {})
+    book.clear("reconcile")
+    assert book.outcome("reconcile") == {}
+
+
 def test_acts_name_a_study_by_a_key_that_says_nothing(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         acts.record(connection, datetime(2026, 1, 1, tzinfo=UTC), person="anna", what="forget", why="asked", study_instance_uid="1.2.3")

@@ -21,9 +21,10 @@ from mammograms_made import mammogram, uid
 from orthanc_process import OrthancProcess
 from pydicom.dataset import Dataset
 from stepped_store import FixedRuling, SteppedStore, image
+from test_alerts import LIMITS
 from typer.testing import CliRunner
 
-from listener import cli, reconcile
+from listener import cli, parts, reconcile
 from listener.config import Config, load
 from listener.terminal import app
 from pipeline import holdings
@@ -31,7 +32,9 @@ from pipeline.holdings import HeldStudy, Unanswered, holdings_of
 from store import tables
 from store.accounting import Accounting
 from store.acts import study_key
+from store.alerts import AlertKind, causes
 from store.chores import Chores
+from store.condition import Condition
 from store.database import write_engine
 from store.study import HANGING_ORDER, View
 
@@ -281,6 +284,42 @@ def test_the_scheduled_comparison_goes_on_where_the_last_one_ended(
     lists.engine.dispose()
 
 
+def told(site: Site) -> list[str]:
+    """What people are told of the comparison."""
+    found = causes(Condition(site.engine).facts(), LIMITS, None)
+    return [one.cause for one in found if one.kind in (AlertKind.NEVER_SEEN, AlertKind.RECONCILE)]
+
+
+def test_the_alerts_own_command_settles_it(site: Site, source: OrthancProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing came to the PACS before `--since`; after the command no worker waits for hours to see that it is here."""
+    monkeypatch.setattr(reconcile, "GRACE", timedelta(0))
+    site.receives_its_share()
+    lists = Site(site.path.parent, str(site.engine.url.render_as_string(hide_password=False)), source.url, "list")
+    lists.book.ask("reconcile")
+    assert lists.book.begin("reconcile", 6 * 3600, "worker")
+    lists.book.done("reconcile", lists.scheduled.do())
+    assert told(site) == ["never seen"]
+    let_pass(source, 3)
+    found = site.asks("--since", "0h", "--fetch", code=0)
+    assert found["fetched"] == 2
+    assert lists.book.begin("reconcile", 6 * 3600, "worker"), "asked for"
+    lists.book.done("reconcile", lists.scheduled.do())
+    assert told(site) == []
+    lists.engine.dispose()
+
+
+def test_what_a_comparison_said_goes_when_it_is_switched_off(site: Site, source: OrthancProcess) -> None:
+    site.book.ask("reconcile")
+    site.book.done("reconcile", {"never_seen": [uid("never")], "error": "the PACS does not answer"})
+    assert told(site) == ["reconcile", "never seen"]
+    off = Site(site.path.parent, str(site.engine.url.render_as_string(hide_password=False)), source.url, "off")
+    assert parts._reconciling(off.config, off.engine, off.store.archive, off.store.files) == ()
+    assert told(site) == []
+    off.asks("--since", "0h", code=0)
+    assert not off.book.begin("reconcile", 1e9, "worker"), "nobody is asked who does not do it"
+    off.engine.dispose()
+
+
 def test_a_pacs_that_is_away_is_an_error_and_its_time_is_made_up_for(
     site: Site, source: OrthancProcess, free_port: Callable[[], int]
 ) -> None:
@@ -314,6 +353,7 @@ NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
         ({"until": (NOW - timedelta(days=90)).isoformat()}, 30 * 24),
         ({"until": (NOW + timedelta(hours=1)).isoformat()}, 1 / 6),
         ({"failed": "TypeError"}, 30 * 24),
+        ({}, 30 * 24),  # it was off for a while
     ],
 )
 def test_where_a_scheduled_comparison_begins(before: dict[str, Any] | None, hours: float) -> None:
