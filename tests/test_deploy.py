@@ -253,3 +253,13 @@ def test_alert_rules_ask_for_metrics_that_there_are() -> None:
     for rule in rules:
         assert {"summary", "action"} == set(rule["annotations"])
         assert rule["alert"] in operations, rule["alert"]
+
+
+def test_what_has_no_sample_is_not_taken_for_well() -> None:
+    """What was counted before a restart, and the free bytes of a disk that is away: an empty result raises nothing."""
+    rules = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "fourview.rules.yaml").read_text())["groups"][0]["rules"]
+    asked = {rule["alert"]: rule["expr"] for rule in rules}
+    for expression in asked.values():
+        for counted in re.findall(r"\(sum\(increase\(.*?\)\).*?\) == 0|sum\(increase\(.*?\)\) == 0", expression):
+            assert "or vector(0)) == 0" in counted, expression
+    assert "or (fourview_disk_floor_bytes unless fourview_disk_free_bytes)" in asked["FourviewDiskFull"]
