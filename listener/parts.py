@@ -344,7 +344,7 @@ def make_worker(config: Config, *, index: int, life: str = "") -> Worker:
         load(path)  # now, and not at the first patient's expense
     retention = open_retention(config)
     chores = (
-        Chore(name="room", every_seconds=ROOM_SECONDS, do=partial(make_room, retention, files)),
+        Chore(name="room", every_seconds=ROOM_SECONDS, abandoned_seconds=5 * ROOM_SECONDS, do=partial(make_room, retention, files)),
         Chore(name="retention", every_seconds=RETENTION_SECONDS, do=partial(retire, retention, files)),
         Chore(name="janitor", every_seconds=JANITOR_SECONDS, do=partial(tidy, retention, files)),
     )
@@ -394,12 +394,13 @@ def _reconciling(config: Config, engine: Engine, archive: Archive, files: Files)
     book.ask(reconcile.NAME)
     return (
         Chore(
+            long=True,
             name=reconcile.NAME,
             every_seconds=config.study.reconcile_hours * 3600,
             do=scheduled.do,
             abandoned_seconds=reconcile.ABANDONED_SECONDS,
         ),
-        Chore(name="reconcile again", every_seconds=reconcile.AGAIN_SECONDS, do=scheduled.again),
+        Chore(name="reconcile again", long=True, every_seconds=reconcile.AGAIN_SECONDS, do=scheduled.again),
     )
 
 

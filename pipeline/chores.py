@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,19 +24,34 @@ class Chore:
     name: str
     every_seconds: float
     do: Callable[[], Mapping[str, Any]]
+    long: bool = False  # it may take hours: no other chore waits for it
     abandoned_seconds: float = ABANDONED_SECONDS  # one that was begun so long ago and never ended is somebody else's
 
 
-def do_chores(chores: Sequence[Chore], book: Chores, process: str, stopped: threading.Event) -> None:
-    """Do what is due until `stopped` is set."""
+def do_chores(chores: Sequence[Chore], book: Chores, who: str, stopped: threading.Event) -> None:
+    """Do what is due until `stopped` is set, one after the other. `who` does so in this thread only: whatever it has begun and not ended,
+    in an earlier life or before the database went away, nobody is doing."""
+    begun = True
     while not stopped.wait(CHORE_SECONDS):
-        for chore in chores:
-            try:
-                if not stopped.is_set() and book.begin(chore.name, chore.every_seconds, process, chore.abandoned_seconds):
-                    book.done(chore.name, chore.do())
-            except DatabaseAway as error:
-                log.warning("database not reachable, chore put off chore=%r reason=%s", chore.name, error.orig)
-            except Exception as error:
-                log.exception("chore failed chore=%r", chore.name)
-                with suppress(DatabaseAway):
-                    book.done(chore.name, {"failed": type(error).__name__})
+        try:
+            if begun:
+                book.give_back(who)
+                begun = False
+            for chore in chores:
+                if not stopped.is_set() and book.begin(chore.name, chore.every_seconds, who, chore.abandoned_seconds):
+                    begun = True
+                    book.done(chore.name, _outcome(chore))
+                    begun = False
+        except DatabaseAway as error:
+            begun = True
+            log.warning("database not reachable, chores put off reason=%r", str(error.orig))
+
+
+def _outcome(chore: Chore) -> Mapping[str, Any]:
+    try:
+        return chore.do()
+    except DatabaseAway:
+        raise
+    except Exception as error:
+        log.exception("chore failed chore=%r", chore.name)
+        return {"failed": type(error).__name__}

@@ -231,7 +231,10 @@ def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[s
     """Where the rule sends results, as far as each destination takes this model's; the notes say where not, and why. A withdrawal goes to
     whoever was sent what it withdraws."""
     if reading.outcome is Outcome.WITHDRAWN:
-        return [pacs for pacs in shop.pacs if pacs.name in reading.send_to], ()
+        known = {pacs.name for pacs in shop.pacs}
+        untold = [name for name in reading.send_to if name not in known]
+        words = "not told to {}: the configuration no longer names it; delete the result there by hand"
+        return [pacs for pacs in shop.pacs if pacs.name in reading.send_to], tuple(words.format(name) for name in untold)
     if not reading.send_to:
         return [], ("not sent: no rule that says analyse names a destination for this study",)
     named = [pacs for pacs in shop.pacs if pacs.name in reading.send_to]

@@ -10,25 +10,33 @@ from pipeline.orthanc import find_instance_by_dicomweb, find_studies_by_dicomweb
 from pipeline.send import Found, Known, Pacs, SendOutcome, find_instance, find_studies, send
 from pipeline.workshop import Workshop
 from store.correction import Verdict
-from store.ledger import Delivery, DeliveryState
+from store.ledger import OWING, Delivery, DeliveryState
 
 log = logging.getLogger(__name__)
+
+#: How long what waits for a destination that no configuration names is kept for it.
+GONE_DAYS = 3.0
 
 
 def deliver(shop: Workshop, workflow_id: str) -> None:
     """Send, or ask the destination for, everything that the workflow holds."""
-    batch = shop.ledger.batch(workflow_id)
+    batch = shop.ledger.batch(workflow_id, shop.life)
     if not batch:
         return
     by_name = {pacs.name: pacs for pacs in shop.pacs}
     pacs = by_name.get(batch[0].destination)
+    owing = [one for one in batch if one.state in OWING]
+    sent = [one for one in batch if one.state is DeliveryState.SENT]
     if pacs is None:
-        shop.claims.release([workflow_id], "its destination is gone from the configuration")
-        shop.ledger.cancel(list(by_name))
+        # Another host may know it already, or still: nothing is cancelled for all because of what this one was started with.
+        reason = f"the configuration of {shop.process.partition(':')[0]} names no destination {batch[0].destination}"
+        for one in owing:
+            shop.ledger.not_sent(one.delivery_id, None, reason, retry_days=GONE_DAYS, workflow_id=workflow_id)
+        for one in sent:
+            shop.ledger.not_confirmed(one.delivery_id, reason, workflow_id=workflow_id)
         return
-    owing = [one for one in batch if one.state in (DeliveryState.WAITING, DeliveryState.SENDING)]
-    _send(shop, pacs, _whose(shop, pacs, owing, workflow_id))
-    _confirm(shop, pacs, [one for one in batch if one.state is DeliveryState.SENT])
+    _send(shop, pacs, _whose(shop, pacs, owing, workflow_id), workflow_id)
+    _confirm(shop, pacs, sent, workflow_id)
 
 
 def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: str) -> list[Delivery]:
@@ -50,7 +58,7 @@ def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: s
             leaving += shop.ledger.begin(deliveries, workflow_id, checked=False)
         elif answer.found is not Found.PRESENT:
             for one in deliveries:
-                shop.ledger.not_sent(one.delivery_id, None, answer.reason, retry_days=pacs.retry_days)
+                shop.ledger.not_sent(one.delivery_id, None, answer.reason, retry_days=pacs.retry_days, workflow_id=workflow_id)
         else:
             # Each on its own: the versions of a study may carry different values.
             agreed = [one for one in deliveries if one.withdrawal or shop.ledger.compare(one, answer.patients) is Verdict.AGREES]
@@ -61,7 +69,7 @@ def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: s
     return sorted(leaving, key=lambda one: one.delivery_id)
 
 
-def _send(shop: Workshop, pacs: Pacs, leaving: Sequence[Delivery]) -> None:
+def _send(shop: Workshop, pacs: Pacs, leaving: Sequence[Delivery], workflow_id: str) -> None:
     if not leaving:
         return
     started = time.monotonic()
@@ -82,15 +90,17 @@ def _send(shop: Workshop, pacs: Pacs, leaving: Sequence[Delivery]) -> None:
         shop.figures.add("objects_sent", str(answer.outcome))
         match answer.outcome:
             case SendOutcome.SENT:
-                lag = shop.ledger.sent(one.delivery_id, answer.status, answer.reason, ask=pacs.confirm != "none")
+                ask = pacs.confirm != "none"
+                lag = shop.ledger.sent(one.delivery_id, answer.status, answer.reason, ask=ask, workflow_id=workflow_id)
                 shop.figures.took("delivery_lag_seconds", pacs.name, lag)
             case SendOutcome.REFUSED:
-                shop.ledger.refused(one.delivery_id, answer.status, answer.reason)
+                shop.ledger.refused(one.delivery_id, answer.status, answer.reason, workflow_id=workflow_id)
             case SendOutcome.RETRY:
-                shop.ledger.not_sent(one.delivery_id, answer.status, answer.reason, retry_days=pacs.retry_days)
+                days = pacs.retry_days
+                shop.ledger.not_sent(one.delivery_id, answer.status, answer.reason, retry_days=days, workflow_id=workflow_id)
 
 
-def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery]) -> None:
+def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery], workflow_id: str) -> None:
     for one in sent:
         started = time.monotonic()
         uids = {
@@ -111,6 +121,7 @@ def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery]) -> None:
             time.monotonic() - started,
         )
         if found is Found.PRESENT:
-            shop.ledger.confirmed(one.delivery_id)
+            shop.ledger.confirmed(one.delivery_id, workflow_id=workflow_id)
         else:
-            shop.ledger.not_confirmed(one.delivery_id, f"sent, but when asked {pacs.name} answers {found}")
+            reason = f"sent, but when asked {pacs.name} answers {found}"
+            shop.ledger.not_confirmed(one.delivery_id, reason, workflow_id=workflow_id)

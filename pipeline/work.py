@@ -148,7 +148,6 @@ class Worker:
     def start(self) -> None:
         """Warm up, then launch the engine: unfinished workflows of this executor go on."""
         warm_up(self._shop)
-        self._shop.chore_book.give_back(self._executor_id)
         self._shop.claims.begin_life(self._executor_id)
         self._beat()  # before the first claim, or another worker takes it for a dead one's
         DBOS.listen_queues([])
@@ -158,8 +157,9 @@ class Worker:
         """Tick until `stopped` is set."""
         swept = beaten = 0.0
         chores = (*self._shop.chores, Chore(name="forget workflows", every_seconds=600, do=self._forget_workflows))
-        book = (self._shop.chore_book, self._executor_id, stopped)
-        threading.Thread(target=do_chores, args=[chores, *book], name="chores", daemon=True).start()
+        # What may take hours has a thread of its own: the disk is not to fill up behind it.
+        for who, mine in self._chore_threads(chores).items():
+            threading.Thread(target=do_chores, args=[mine, self._shop.chore_book, who, stopped], name=who, daemon=True).start()
         while not stopped.is_set():
             _woken.clear()
             try:
@@ -188,11 +188,17 @@ class Worker:
         handed_back = self._shop.claims.end_life(self._shop.life)
         if handed_back:
             log.warning("images handed back unfinished count=%d", handed_back)
-        self._shop.chore_book.give_back(self._executor_id)
+        for who in self._chore_threads(()):
+            self._shop.chore_book.give_back(who)
         self._shop.claims.leave(self._executor_id)  # last: whoever sees no lease takes our work over
         if finished:
             self._shop.decoder.close()
         return finished
+
+    def _chore_threads(self, chores: Sequence[Chore]) -> dict[str, list[Chore]]:
+        """Who does which chores: one thread those that are soon done, another one those that are not."""
+        short, long = ([one for one in chores if one.long is long] for long in (False, True))
+        return {f"{self._executor_id}:chores": short, f"{self._executor_id}:long chores": long}
 
     def tick(self) -> None:
         """Take the rows that need attention, as many as there is room for, and start a workflow for each."""
@@ -210,11 +216,13 @@ class Worker:
 
     def _forget_workflows(self) -> dict[str, int]:
         """The engine keeps what it did for ever; our timeline says it better. A day is left for looking into a failure."""
-        before = datetime.now(UTC) - timedelta(days=1)
+        before = (datetime.now(UTC) - timedelta(days=1)).isoformat()
         ended = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
-        old = DBOS.list_workflows(status=ended, completed_before=before.isoformat(), limit=5000, load_input=False, load_output=False)
-        DBOS.delete_workflows([workflow.workflow_id for workflow in old])
-        return {"forgotten": len(old)}
+        forgotten = 0
+        while old := DBOS.list_workflows(status=ended, completed_before=before, limit=1000, load_input=False, load_output=False):
+            DBOS.delete_workflows([workflow.workflow_id for workflow in old])
+            forgotten += len(old)
+        return {"forgotten": forgotten}
 
     def sweep(self) -> None:
         """Take rows back whose workflow is absent, has ended without settling them, or will not be run by anybody."""

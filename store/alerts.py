@@ -34,8 +34,10 @@ LONG_PAUSE = timedelta(hours=4)
 WITHOUT_WORKER = timedelta(minutes=2)
 #: A sender of which this many instances of a day, and all of them, were ignored is told.
 FEWEST_IGNORED = 10
-#: Of the last 14 days: a sender that was heard on so many is missed when it is silent.
+#: Of the 14 days before it was heard last: a sender that was heard on so many is missed when it is silent.
 MOST_DAYS = 8
+#: A sender that was not heard for so long is no longer in use.
+RETIRED_HOURS = 60 * 24.0
 FIRST_RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 900.0
 
@@ -109,7 +111,7 @@ def sender_causes(senders: Iterable[Sender], limits: Limits, now: datetime) -> l
     found = []
     for one in senders:
         hours = (now - one.last_at).total_seconds() / 3600
-        if limits.silent_hours and one.days >= MOST_DAYS and hours > limits.silent_hours:
+        if limits.silent_hours and one.days >= MOST_DAYS and limits.silent_hours < hours < RETIRED_HOURS:
             text = f"{one.ae_title} sent something on {one.days} of the last 14 days, and now nothing for {hours:.0f} hours"
             found.append(Cause(cause=f"silent:{one.ae_title}", kind=AlertKind.SILENT, text=text, command="fourview check"))
         if one.received >= FEWEST_IGNORED and one.ignored == one.received:

@@ -22,7 +22,7 @@ from store.forget import forgotten
 from store.grouping import Release, RequestKind
 from store.header import indexed_values
 from store.images import Disposition
-from store.ledger import GIVEN_UP
+from store.ledger import DEAD, GIVEN_UP, DeliveryState
 from store.look import Decide, Look, Reading, ReadView
 from store.rows import AT_REST, Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
 from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
@@ -334,6 +334,7 @@ class Archive:
                 return int(existing)
             number = self._insert_version(connection, study_instance_uid, reading, new)
             withdrawn = reading.outcome is Outcome.WITHDRAWN
+            self._supersede(connection, study_instance_uid, f"version {number} follows")
             if StudyState(study.state) is (StudyState.WITHDRAWN if withdrawn else StudyState.ANALYSING):
                 for one in new.objects:
                     for destination in one.destinations:
@@ -348,6 +349,12 @@ class Archive:
             for note in new.notes:
                 say(connection, study.study_instance_uid, reading.now, note)
             return number
+
+    def _supersede(self, connection: sa.Connection, study_instance_uid: str, reason: str) -> None:
+        """What was given up of an earlier version concerns nobody any more."""
+        row = tables.delivery
+        mine = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.state.in_(DEAD))
+        connection.execute(sa.update(row).where(mine).values(state=DeliveryState.CANCELLED, reason=reason))
 
     def _insert_version(self, connection: sa.Connection, study_instance_uid: str, reading: Reading, new: NewVersion) -> int:
         """The rows of a version: its run, itself, its objects; its number."""

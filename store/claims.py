@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from store import crashes, ledger, tables
 from store.database import database_now, insert_or_ignore
 from store.leases import living_processes
-from store.rows import lock_study
+from store.rows import UnknownStudy, lock_study
 
 
 class Claims:
@@ -57,7 +58,8 @@ class Claims:
                 studies.update(connection.execute(sa.select(row.c.study_instance_uid).where(held[row.name])).scalars())
             # Studies first and in one order, then what belongs to them: as every transaction does.
             for uid in sorted(studies):
-                lock_study(connection, uid)
+                with suppress(UnknownStudy):  # forgotten at this very moment: its rows are gone
+                    lock_study(connection, uid)
             values = {"workflow_id": None, "begun_by": None, "due_at": now}
             released = connection.execute(sa.update(tables.study).where(held["study"]).values(**values)).rowcount
             released += ledger.take_back(connection, workflow_ids, now)
@@ -113,4 +115,5 @@ class Claims:
 
 
 def _one(row: sa.Table, which: sa.ColumnElement[bool] | sa.TextClause) -> sa.Select[tuple[int]]:
-    return sa.select(sa.select(sa.literal(1)).select_from(row).where(which).limit(1).subquery())
+    # In order, or PostgreSQL, which takes a third of all studies for open ones, reads through the table until it finds the first.
+    return sa.select(sa.select(sa.literal(1)).select_from(row).where(which).order_by(row.c.due_at).limit(1).subquery())

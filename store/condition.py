@@ -16,7 +16,7 @@ from store import pauses, tables
 from store.database import database_now
 from store.images import Disposition
 from store.leases import LEASE_SECONDS
-from store.ledger import OWING, DeliveryState
+from store.ledger import DEAD, OWING
 from store.study import Outcome, StudyState
 
 #: A withdrawal of what was sent is told for so long.
@@ -24,7 +24,7 @@ TOLD_OF_WITHDRAWAL = timedelta(days=1)
 #: So many single studies of one kind are looked at; beyond that only the count matters.
 MOST = 1000
 #: Deliveries that are not at their end: someone waits for them, or must act.
-OPEN = (*OWING, DeliveryState.REFUSED, DeliveryState.EXPIRED)
+OPEN = (*OWING, *DEAD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,23 +178,21 @@ def _open_deliveries(
     counted = sa.select(row.c.destination, row.c.state, sa.func.count()).where(row.c.state.in_(OPEN))
     counts = {(one[0], one[1]): one[2] for one in connection.execute(counted.group_by(row.c.destination, row.c.state)).all()}
     # What is held waits for a person, not for its destination.
+    place = sa.func.row_number().over(partition_by=row.c.destination, order_by=(row.c.created_at, row.c.id)).label("place")
     waiting = (
-        sa.select(row.c.destination, sa.func.min(row.c.id).label("id"))
+        sa.select(row.c.destination, row.c.created_at, row.c.reason, place)
         .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
         .where(row.c.state.in_(OWING), study.c.state != StudyState.HELD)
-        .group_by(row.c.destination)
         .subquery()
     )
-    oldest = connection.execute(sa.select(row.c.destination, row.c.created_at, row.c.reason).join(waiting, waiting.c.id == row.c.id)).all()
+    oldest = connection.execute(sa.select(waiting).where(waiting.c.place == 1)).all()
     return counts, {one.destination: one.created_at for one in oldest}, {one.destination: one.reason for one in oldest if one.reason}
 
 
 def _dead(connection: sa.Connection) -> tuple[Dead, ...]:
     row = tables.delivery
     group = (row.c.destination, row.c.state, row.c.reason)
-    query = (
-        sa.select(*group, sa.func.count().label("count")).where(row.c.state.in_(("refused", "expired"))).group_by(*group).order_by(*group)
-    )
+    query = sa.select(*group, sa.func.count().label("count")).where(row.c.state.in_(DEAD)).group_by(*group).order_by(*group)
     return tuple(Dead(**one._mapping) for one in connection.execute(query.limit(MOST)).all())
 
 
@@ -232,7 +230,7 @@ def _sender(connection: sa.Connection, ae_title: str, now: datetime) -> Sender:
     last: datetime = connection.execute(sa.select(sa.func.max(row.c.received_at, type_=row.c.received_at.type)).where(mine)).scalar_one()
     days = 0
     for day in range(14):
-        until = now - timedelta(days=day)
+        until = last - timedelta(days=day)  # not from now: the longer it is silent, the less it would be missed
         came = sa.select(row.c.id).where(mine, row.c.received_at <= until, row.c.received_at > until - timedelta(days=1)).limit(1)
         days += connection.execute(came).first() is not None
     out = sa.or_(row.c.disposition.in_((Disposition.IGNORED, Disposition.SET_ASIDE)), study.c.state == StudyState.IGNORED)

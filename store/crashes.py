@@ -20,6 +20,7 @@ What was handed out and not begun costs nothing at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,7 +28,7 @@ import sqlalchemy as sa
 
 from store import tables
 from store.archive import give_up
-from store.rows import change_study, lock_study
+from store.rows import UnknownStudy, change_study, lock_study
 from store.scoring import EXPIRED_ATTEMPTS, RETRY_SECONDS, fail_for_good
 
 #: An image over which a worker died alone this often fails.
@@ -47,7 +48,9 @@ def died(connection: sa.Connection, life: str, now: datetime) -> int:
     looked_at = connection.execute(sa.select(_STUDY.c.study_instance_uid).where(by_it(_STUDY))).scalars().all()
     images = _locked(connection, by_it(_ROW), looked_at)
     studies = connection.execute(sa.select(_STUDY).where(by_it(_STUDY)).order_by(_STUDY.c.study_instance_uid)).all()
-    alone = len(images) + len(studies) == 1
+    # What was being sent counts nothing itself (it waits longer each time), but whatever was in hand beside it was not alone.
+    sending = sa.select(tables.delivery.c.id).where(tables.delivery.c.workflow_id.is_not(None), by_it(tables.delivery)).limit(1)
+    alone = len(images) + len(studies) == 1 and connection.execute(sending).first() is None
 
     def counted(one: sa.Row[Any]) -> tuple[int, datetime]:
         crashes = one.crashes + 1 if alone else max(one.crashes, 1)
@@ -111,5 +114,6 @@ def _locked(connection: sa.Connection, which: sa.ColumnElement[bool], studies: S
     wanted = sa.and_(which, _WAITS)
     of_images = connection.execute(sa.select(_ROW.c.study_instance_uid).where(wanted).distinct()).scalars()
     for uid in sorted({*of_images, *studies}):
-        lock_study(connection, uid)
+        with suppress(UnknownStudy):  # forgotten at this very moment: its rows are gone
+            lock_study(connection, uid)
     return connection.execute(sa.select(_ROW).where(wanted).order_by(_ROW.c.id).with_for_update()).all()

@@ -57,19 +57,40 @@ def _url(url: str) -> URL:
     return parsed
 
 
+#: A server that vanished without a word (its host, the cable) must not be waited for: neither when it owes the acknowledgement of what was
+#: sent, nor when it took a question and never answers.
+_VANISHED = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "tcp_user_timeout": CONNECT_TIMEOUT_SECONDS * 1000,
+    "keepalives_idle": CONNECT_TIMEOUT_SECONDS,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+}
+
+
+def _away_when_it_cannot_write(engine: sa.Engine) -> None:
+    """A standby that has not taken over yet, or a connection that broke, is a database that is away, and the next try asks anew."""
+
+    @sa.event.listens_for(engine, "handle_error")
+    def is_away(context: sa.engine.ExceptionContext) -> None:
+        error = context.original_exception
+        cannot_write = getattr(error, "sqlstate", None) == "25006"  # read_only_sql_transaction
+        if cannot_write or isinstance(context.sqlalchemy_exception, sa.exc.InterfaceError):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = True
+            raise DatabaseAway(context.statement, None, error, hide_parameters=True) from error
+
+
 def write_engine(url: str) -> sa.Engine:
     """The engine of every transaction that may write."""
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        # A server that vanished without a word (its host, the cable) must not be waited for either.
-        limits = {
-            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "tcp_user_timeout": CONNECT_TIMEOUT_SECONDS * 1000,
-            "options": f"-c lock_timeout={BUSY_TIMEOUT_SECONDS * 1000}",
-        }
-        return sa.create_engine(
+        limits = _VANISHED | {"options": f"-c lock_timeout={BUSY_TIMEOUT_SECONDS * 1000}"}
+        engine = sa.create_engine(
             parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits, max_overflow=32, pool_timeout=BUSY_TIMEOUT_SECONDS
         )
+        _away_when_it_cannot_write(engine)
+        return engine
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
     _sqlite_pragmas(engine, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA secure_delete=ON")
 
@@ -84,8 +105,7 @@ def read_engine(url: str) -> sa.Engine:
     """The engine of listings and pages; on SQLite it cannot write and never blocks a writer."""
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        limits = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "tcp_user_timeout": CONNECT_TIMEOUT_SECONDS * 1000}
-        engine = sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
+        engine = sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=_VANISHED)
         # One view of the rows for a whole page, as SQLite gives it: a version that is saved meanwhile must not be there without its run.
         return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)
@@ -146,7 +166,7 @@ def workflow_engine(url: str) -> sa.Engine:
     """The engine that the workflow engine's own code runs on: it begins its transactions itself."""
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        limits = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "tcp_user_timeout": 10 * CONNECT_TIMEOUT_SECONDS * 1000}
+        limits = _VANISHED | {"tcp_user_timeout": 10 * CONNECT_TIMEOUT_SECONDS * 1000}
         return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
     engine = sa.create_engine(parsed)
 

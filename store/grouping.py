@@ -31,6 +31,8 @@ from store.study import (
 
 #: A study whose report was due but whose workflow vanished is looked at again after this long.
 STALLED_SECONDS = 30.0
+#: A study whose images are being read is looked at again after this long, should nothing be heard of them.
+UNREAD_SECONDS = 900.0
 
 #: States that a new eligible image takes back to collecting.
 _REOPENED = (StudyState.ANALYSED, StudyState.INCOMPLETE, StudyState.IGNORED, StudyState.FAILED)
@@ -480,6 +482,9 @@ class _Course:
             waiting = [one for one in (self.judged.by_id[number] for number in better) if self._waits(one)]
         # The model may have been changed since the freeze: then its scores are not even asked for yet.
         self._want(waiting)
+        if waiting:
+            # A score that is saved raises the generation by itself; so this is for what should never be, and may be rare.
+            self._change(due_at=self.now + timedelta(seconds=UNREAD_SECONDS))
         return not waiting
 
     def _stalled_at(self) -> datetime:

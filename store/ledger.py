@@ -49,19 +49,22 @@ class DeliveryState(StrEnum):
 
 
 _S = DeliveryState
-#: From each state the states that may follow by themselves. What was cancelled while it was on its way may turn out to have been sent; what
-#: was given up is put back into the outbox by a person's `retry`, or by a run that finds it still stands.
+#: From each state the states that may follow by themselves. What was cancelled, or taken over by another worker, while it was on its way
+#: may turn out to have been sent. What was given up is cancelled when a newer version follows or the study is withdrawn, and is put back
+#: into the outbox by a person's `retry`, or by a run that finds it still stands.
 TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = {
-    _S.WAITING: frozenset({_S.WAITING, _S.SENDING, _S.REFUSED, _S.EXPIRED, _S.CANCELLED}),
+    _S.WAITING: frozenset({_S.WAITING, _S.SENDING, _S.SENT, _S.REFUSED, _S.EXPIRED, _S.CANCELLED}),
     _S.SENDING: frozenset({_S.SENDING, _S.WAITING, _S.SENT, _S.REFUSED, _S.EXPIRED, _S.CANCELLED}),
     _S.SENT: frozenset({_S.SENT, _S.CONFIRMED}),
     _S.CONFIRMED: frozenset(),
-    _S.REFUSED: frozenset(),
-    _S.EXPIRED: frozenset(),
+    _S.REFUSED: frozenset({_S.CANCELLED}),
+    _S.EXPIRED: frozenset({_S.CANCELLED}),
     _S.CANCELLED: frozenset({_S.SENT}),
 }
 #: What still has to reach its destination.
 OWING = (_S.WAITING, _S.SENDING)
+#: What a person must see to.
+DEAD = (_S.REFUSED, _S.EXPIRED)
 #: What may be put back into the outbox.
 GIVEN_UP = (_S.REFUSED, _S.EXPIRED, _S.CANCELLED)
 
@@ -101,20 +104,23 @@ class Ledger:
             due = sa.and_(row.c.due_at <= now, row.c.workflow_id.is_(None))
             busy = sa.select(row.c.destination).where(row.c.workflow_id.is_not(None))
             destinations = connection.execute(sa.select(row.c.destination).where(due, row.c.destination.not_in(busy)).distinct()).scalars()
-            older = row.alias()
-            # A destination gets the versions of a study in their order: a newer one waits until an older one is through.
+            older, result = row.alias(), tables.result_object
+            older_result = result.alias()
+            # A destination gets the versions of a study in their order: a newer one waits until an older one is through, also when both are
+            # due, since the older one may fail where the newer one would not.
             earlier = sa.exists().where(
                 older.c.study_instance_uid == row.c.study_instance_uid,
                 older.c.destination == row.c.destination,
-                older.c.id < row.c.id,
                 older.c.state.in_(OWING),
-                older.c.due_at > now,
+                older_result.c.sop_instance_uid == older.c.sop_instance_uid,
+                older_result.c.version_id < result.c.version_id,
             )
             claims = []
             for destination in sorted(destinations):
                 found = connection.execute(
                     sa.select(row.c.id, row.c.attempt)
                     .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
+                    .join(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
                     .where(
                         due,
                         row.c.destination == destination,
@@ -136,14 +142,18 @@ class Ledger:
                     break
             return claims
 
-    def batch(self, workflow_id: str) -> list[Delivery]:
-        """The deliveries that a workflow holds, in version order; those of a study that was held meanwhile, and cancelled ones, go back."""
+    def batch(self, workflow_id: str, life: str = "") -> list[Delivery]:
+        """The deliveries that a workflow holds, in version order; those of a study that was held meanwhile, and cancelled ones, go back.
+
+        `life` of a process has them in hand from now on: should it die, it may have been over them.
+        """
         row, result, study, version = tables.delivery, tables.result_object, tables.study, tables.version
         mine = row.c.workflow_id == workflow_id
         with self._engine.begin() as connection:
             held = row.c.study_instance_uid.in_(sa.select(study.c.study_instance_uid).where(study.c.state == StudyState.HELD))
             # What was cancelled is not on its way, or no longer: whoever had begun it is this workflow.
             connection.execute(sa.update(row).where(mine, sa.or_(held, row.c.state == _S.CANCELLED)).values(workflow_id=None))
+            connection.execute(sa.update(row).where(mine).values(begun_by=life))
             found = connection.execute(
                 sa.select(
                     row.c.id,
@@ -205,11 +215,11 @@ class Ledger:
                 return Verdict.AGREES
             if StudyState(study.state) is StudyState.HELD:
                 return Verdict.ANOTHER
+            if study.state == StudyState.WITHDRAWN:
+                return Verdict.AGREES  # what was to leave is cancelled; a correction would cancel what takes back the rest
             if found.verdict is Verdict.CORRECTED and not self._in_vain(connection, delivery, correction, found):
                 self._correct(connection, study, delivery.destination, correction, found, now)
                 return Verdict.CORRECTED
-            if study.state == StudyState.WITHDRAWN:
-                return Verdict.AGREES  # nothing is said of it any more but that
             of = _demographics(connection, delivery.study_instance_uid)
             disputed = correction.disputed(delivery.destination, found, of)
             stored = [{"reason": disputed.doubt, "choices": ["--accept-patient", "--patient-from-pacs"]}]
@@ -267,25 +277,29 @@ class Ledger:
             mine = sa.and_(row.c.workflow_id == workflow_id, row.c.study_instance_uid == study_instance_uid)
             connection.execute(sa.update(row).where(mine, row.c.state.in_((_S.WAITING, _S.CANCELLED))).values(workflow_id=None))
 
-    def sent(self, delivery_id: int, status: int | None, reason: str, *, ask: bool) -> float:
+    # What is settled by another workflow than the row's (`workflow_id`, when it is given) was taken over: only arrival counts then.
+
+    def sent(self, delivery_id: int, status: int | None, reason: str, *, ask: bool, workflow_id: str | None = None) -> float:
         """The destination answered Success; seconds since the delivery was made. `ask`: it shall be asked whether it has the object."""
-        return self._settle(delivery_id, _S.SENT, status, reason, retry_seconds=0.0 if ask else None)
+        return self._settle(delivery_id, _S.SENT, status, reason, workflow_id=workflow_id, retry_seconds=0.0 if ask else None)
 
-    def refused(self, delivery_id: int, status: int | None, reason: str) -> None:
+    def refused(self, delivery_id: int, status: int | None, reason: str, *, workflow_id: str | None = None) -> None:
         """It will not go well until somebody changes something: stop at once and say what."""
-        self._settle(delivery_id, _S.REFUSED, status, reason, retry_seconds=None)
+        self._settle(delivery_id, _S.REFUSED, status, reason, workflow_id=workflow_id, retry_seconds=None)
 
-    def not_sent(self, delivery_id: int, status: int | None, reason: str, *, retry_days: float) -> None:
+    def not_sent(self, delivery_id: int, status: int | None, reason: str, *, retry_days: float, workflow_id: str | None = None) -> None:
         """It may go well later: try again with growing pauses, until `retry_days` after the version was made."""
-        self._settle(delivery_id, _S.WAITING, status, reason, retry_seconds=FIRST_RETRY_SECONDS, retry_days=retry_days)
+        seconds = FIRST_RETRY_SECONDS
+        self._settle(delivery_id, _S.WAITING, status, reason, workflow_id=workflow_id, retry_seconds=seconds, retry_days=retry_days)
 
-    def confirmed(self, delivery_id: int) -> None:
+    def confirmed(self, delivery_id: int, *, workflow_id: str | None = None) -> None:
         """The destination found the object when asked. That proves the UID, not the bytes."""
-        self._settle(delivery_id, _S.CONFIRMED, None, "", retry_seconds=None)
+        self._settle(delivery_id, _S.CONFIRMED, None, "", workflow_id=workflow_id, retry_seconds=None)
 
-    def not_confirmed(self, delivery_id: int, reason: str) -> None:
+    def not_confirmed(self, delivery_id: int, reason: str, *, workflow_id: str | None = None) -> None:
         """The destination did not find it: ask again a few times, then leave it as sent."""
-        self._settle(delivery_id, _S.SENT, None, reason, retry_seconds=FIRST_RETRY_SECONDS, confirming=True)
+        seconds = FIRST_RETRY_SECONDS
+        self._settle(delivery_id, _S.SENT, None, reason, workflow_id=workflow_id, retry_seconds=seconds, confirming=True)
 
     def retry(
         self,
@@ -341,15 +355,6 @@ class Ledger:
                 acts.record(connection, now, person=person, what="retry deliveries", why=why, parameters=said)
             return done, refused
 
-    def cancel(self, destinations: Sequence[str]) -> int:
-        """Cancel what waits for destinations that the configuration no longer names; how many."""
-        row = tables.delivery
-        with self._engine.begin() as connection:
-            gone = sa.and_(row.c.destination.not_in(destinations), row.c.due_at.is_not(None), row.c.workflow_id.is_(None))
-            values = {"state": _S.CANCELLED, "due_at": None, "reason": "the configuration no longer names this destination"}
-            connection.execute(sa.update(row).where(gone, row.c.state == _S.SENT).values(due_at=None))  # it was sent: only not asked for
-            return connection.execute(sa.update(row).where(gone, row.c.state.in_(OWING)).values(**values)).rowcount
-
     def _settle(
         self,
         delivery_id: int,
@@ -357,6 +362,7 @@ class Ledger:
         status: int | None,
         reason: str,
         *,
+        workflow_id: str | None,
         retry_seconds: float | None,
         retry_days: float | None = None,
         confirming: bool = False,
@@ -372,11 +378,16 @@ class Ledger:
             except UnknownStudy:
                 return 0.0  # at this very moment
             before = connection.execute(sa.select(row).where(row.c.id == delivery_id).with_for_update()).one()
+            mine = workflow_id in (None, before.workflow_id)
+            arrived = state is _S.CONFIRMED or (state is _S.SENT and not confirming)
+            if not mine and not arrived:
+                return 0.0
+            freed = {"workflow_id": None if mine else before.workflow_id}
             if state not in TRANSITIONS[DeliveryState(before.state)]:
                 # Cancelled while it was on its way, and it did not arrive, or settled by another: it stays so.
-                connection.execute(sa.update(row).where(row.c.id == delivery_id).values(workflow_id=None))
+                connection.execute(sa.update(row).where(row.c.id == delivery_id).values(**freed))
                 return 0.0
-            values: dict[str, object] = {"workflow_id": None, "state": state, "due_at": None, "reason": reason}
+            values: dict[str, object] = {**freed, "state": state, "due_at": None, "reason": reason}
             if status is not None:
                 values["status"] = status
             if confirming:
@@ -438,5 +449,5 @@ def _demographics(connection: sa.Connection, study_instance_uid: str) -> list[st
 
 def _pause(first: float, tries: int, delivery_id: int) -> float:
     """Seconds before the next try: doubled each time, with up to a quarter more so that many deliveries do not knock at once."""
-    pause = min(first * 2.0 ** max(tries - 1, 0), LONGEST_RETRY_SECONDS)
+    pause = min(first * 2.0 ** min(max(tries - 1, 0), 20), LONGEST_RETRY_SECONDS)
     return pause * (1 + int(digest("pause", str(delivery_id), str(tries))[:4], 16) / 0xFFFF / 4)

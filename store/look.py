@@ -22,7 +22,7 @@ from store.epoch import epoch
 from store.grouping import Consequences, Release, Request, RequestKind, Snapshot, advance, missing_views
 from store.header import overlay, unpack_header
 from store.images import Decisions, Disposition, Image, Judged, Patient, Rejection, study_warnings, warnings_of
-from store.ledger import OWING
+from store.ledger import DEAD, OWING
 from store.rows import change_study, say
 from store.study import (
     HANGING_ORDER,
@@ -262,7 +262,8 @@ class Look:
             kept=one.file_name is not None,
             pixel_hash=one.pixel_hash,
             breast_edge=one.breast_edge,
-            reading=score.state if score is not None else "",
+            # One that is read in the background, when nothing else waits, is not asked for as one that a result waits for.
+            reading="" if score is None or (score.background and score.state == "waiting") else score.state,
             failure=score.error if score is not None and score.state == "failed" else "",
         )
 
@@ -427,13 +428,15 @@ class Look:
             self.connection.execute(sa.update(row).where(row.c.id == self.scores[instance_id].id).values(**again))
         priority = found.changes.get("rule_priority", self.study.rule_priority)
         for instance_id in found.wanted:
-            ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy, priority=priority)
+            if not ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy, priority=priority):
+                theirs = sa.and_(row.c.instance_id == instance_id, row.c.model_key == self.policy.model.key)
+                self.connection.execute(sa.update(row).where(theirs).values(background=False))
         mine = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting", row.c.priority != priority)
         self.connection.execute(sa.update(row).where(mine).values(priority=priority))
 
     def _cancel_deliveries(self, reason: str) -> None:
         row = tables.delivery
-        owing = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state.in_(OWING))
+        owing = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state.in_((*OWING, *DEAD)))
         # Whoever holds it keeps it: its destination gets nothing else until what may be on its way is through.
         values = {"state": "cancelled", "due_at": None, "reason": reason}
         self.connection.execute(sa.update(row).where(owing).values(**values))

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from store import tables
 from store.database import database_now
-from store.ledger import OWING, DeliveryState
+from store.ledger import DEAD, OWING, DeliveryState
 from store.rows import say
 from store.study import StudyState
 
@@ -36,8 +36,6 @@ class Gone:
     size_bytes: int
 
 
-#: Deliveries that a person must see to: their study counts as unfinished.
-_FAILED = (DeliveryState.REFUSED, DeliveryState.EXPIRED)
 _DONE = (StudyState.ANALYSED, StudyState.IGNORED)
 _UNFINISHED = (StudyState.HELD, StudyState.INCOMPLETE, StudyState.FAILED, StudyState.WITHDRAWN)
 
@@ -84,13 +82,12 @@ class Retention:
         image, study = tables.instance, tables.study
         with self._engine.begin() as connection:
             now = self._clock(connection)
-            locked = connection.execute(
-                sa.select(study.c.study_instance_uid)
-                .where(study.c.study_instance_uid.in_(studies), self._study(why, now))
-                .with_for_update(skip_locked=True)
-            ).scalars()
+            key = study.c.study_instance_uid
+            locked = connection.execute(sa.select(key).where(key.in_(studies)).with_for_update(skip_locked=True)).scalars().all()
+            # Asked once they are locked: what waits to be read or sent is in rows of other tables, which came before the lock.
+            free = connection.execute(sa.select(key).where(key.in_(locked), self._study(why, now))).scalars().all()
             gone: list[Gone] = []
-            for uid in locked.all():
+            for uid in free:
                 mine = [image.c.study_instance_uid == uid, image.c.file_name.is_not(None)]
                 if why is Why.EXPIRED:
                     mine.append(image.c.pixels_expire.is_(sa.true()))
@@ -143,7 +140,7 @@ class Retention:
         mine = delivery.c.study_instance_uid == study.c.study_instance_uid
         asked = sa.and_(delivery.c.state == DeliveryState.SENT, delivery.c.due_at.is_not(None))
         owed = sa.exists().where(mine, sa.or_(delivery.c.state.in_(OWING), asked))
-        failed = sa.exists().where(mine, delivery.c.state.in_(_FAILED))
+        failed = sa.exists().where(mine, delivery.c.state.in_(DEAD))
         at_rest = sa.and_(
             study.c.workflow_id.is_(None),
             study.c.generation <= study.c.settled_generation,

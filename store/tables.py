@@ -35,6 +35,8 @@ metadata = sa.MetaData(
 
 #: BIGINT counts by itself on PostgreSQL only; SQLite counts only INTEGER.
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+#: A row that a workflow holds.
+HANDED_OUT = sa.text("workflow_id IS NOT NULL")
 _UID = sa.String(64)
 _HASH = sa.String(64)
 
@@ -43,12 +45,15 @@ def _study_key(**options: object) -> sa.Column[str]:
     return sa.Column("study_instance_uid", _UID, sa.ForeignKey("study.study_instance_uid"), nullable=False, **options)  # type: ignore[arg-type]
 
 
-def _claim() -> tuple[sa.Column[int], sa.Column[str], sa.Column[object]]:
+def _claim() -> tuple[sa.Column[int] | sa.Column[str] | sa.Column[datetime] | sa.Index, ...]:
     """How a row is handed to the workflow engine: while it works on the row `workflow_id` names that workflow, else it is NULL."""
     return (
         sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("workflow_id", sa.String(200), index=True),
+        sa.Column("workflow_id", sa.String(200)),
         sa.Column("claimed_at", UtcDateTime),
+        # Of what is handed out alone: nearly all rows are not, and an index of them all would be taken for the better one.
+        sa.Index(None, "workflow_id", sqlite_where=HANDED_OUT, postgresql_where=HANDED_OUT),
+        sa.Index(None, "claimed_at", sqlite_where=HANDED_OUT, postgresql_where=HANDED_OUT),
     )
 
 
@@ -281,6 +286,7 @@ delivery = sa.Table(
     sa.Column("confirmed_at", UtcDateTime),
     sa.Column("checked_at", UtcDateTime),  # when the destination was asked whose study it is
     sa.Column("patient_check", sa.String(16), nullable=False, server_default=""),  # agrees | unchecked
+    sa.Column("begun_by", sa.String(200)),  # the process that has it in hand, as long as a workflow holds it
     *_claim(),
     sa.UniqueConstraint("sop_instance_uid", "destination"),
 )

@@ -312,6 +312,35 @@ def test_the_condition_counts_what_is_open(stepped: SteppedStore) -> None:
     assert [(one.role, one.alive) for one in facts.processes] == [("work", False)]
 
 
+def test_what_waits_longest_is_what_is_told_not_what_was_made_first(stepped: SteppedStore) -> None:
+    """A person puts an old delivery back into the outbox: it waits from now on, another one has waited for days."""
+    stepped.now = datetime.now(UTC) - timedelta(days=2)
+    stepped.receive(*exam())
+    stepped.settle()
+    first, second = [found for claim in stepped.ledger.claim() for found in stepped.begin(claim.workflow_id)]
+    stepped.ledger.refused(first.delivery_id, 0x0122, "SOP class not supported")
+    stepped.ledger.not_sent(second.delivery_id, None, "nobody answers", retry_days=30)
+    since = stepped.now
+    stepped.step(86400)
+    assert stepped.ledger.retry(person="Kim", delivery_ids=[first.delivery_id]) == (1, [])
+    facts = Condition(stepped.engine).facts()
+    assert facts.delivery_waits_since["pacs"] < since + timedelta(hours=1) and facts.delivery_error == {"pacs": "nobody answers"}
+
+
+def test_a_silent_sender_is_missed_for_as_long_as_it_is_silent(stepped: SteppedStore) -> None:
+    """A device that works on weekdays, heard last on a Friday: a week later it has not become one that is seldom heard."""
+    friday = datetime.now(UTC) - timedelta(days=9)
+    for day in range(12):
+        if day % 7 not in (1, 2):
+            stepped.now = friday - timedelta(days=day)
+            stepped.receive(image(View.L_CC, f"day {day}", study=f"day {day}"))
+    [sender] = Condition(stepped.engine).senders()
+    assert sender.days == 8
+    for days, told in ((0.5, False), (3, True), (30, True), (61, False)):
+        found = sender_causes([sender], replace(LIMITS, silent_hours=24), sender.last_at + timedelta(days=days))
+        assert [one.cause for one in found] == ["silent:MODALITY"] * told
+
+
 def test_a_withdrawal_is_told_when_something_had_been_sent(stepped: SteppedStore) -> None:
     stepped.now = datetime.now(UTC)
     stepped.receive(*exam(study="sent"), *exam(study="unsent"))

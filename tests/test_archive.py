@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import pairwise, permutations
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,15 +15,16 @@ from pydicom.dataset import Dataset
 from sqlalchemy.exc import OperationalError
 from stepped_store import CEILING, MODEL, RETAKE, FixedRuling, SteppedStore, exam, image, implicit, made_scores, rejection
 
+from pipeline import conclude
 from pipeline.upkeep import retire
-from store import tables
+from store import claims, crashes, tables
 from store.archive import Archive, Busy, Kept
 from store.claims import Claims
 from store.crashes import CRASHES
 from store.grouping import STALLED_SECONDS, RequestKind
-from store.rows import UnknownStudy
+from store.rows import UnknownStudy, lock_study
 from store.scoring import ATTEMPTS, EXPIRED_ATTEMPTS, TURN_OF_THE_OLDEST
-from store.study import HANGING_ORDER, ImageKind, View, WhenIncomplete
+from store.study import HANGING_ORDER, ImageKind, Outcome, View, WhenIncomplete
 
 STUDY = uid("study")
 NEW, DUPLICATE, IGNORED, OWN_RESULT = Kept.NEW, Kept.DUPLICATE, Kept.IGNORED, Kept.OWN_RESULT
@@ -789,6 +792,39 @@ def test_a_study_that_is_anothers_by_now_is_left_alone(stepped: SteppedStore) ->
     assert stepped.claims.died("1") == 0
     [new] = stepped.archive.claim_studies()
     assert stepped.claims.begin_study(STUDY, new.workflow_id, "b:work:0/1")
+
+
+def test_a_study_that_is_forgotten_while_rows_are_taken_back_stops_nobody(stepped: SteppedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`forget` holds its lock while the sweep waits for it, and then the study is gone: the others are taken back, a death is counted."""
+    stepped.receive(*exam())
+    stepped.receive(*exam(study="other"))
+    claims_ = stepped.archive.claim_studies()
+    for claim in claims_:
+        assert stepped.claims.begin_study(claim.row, claim.workflow_id, "host:work:0/life")
+
+    def gone(connection: sa.Connection, study_instance_uid: str) -> object:
+        if study_instance_uid == STUDY:
+            raise UnknownStudy("forgotten")
+        return lock_study(connection, study_instance_uid)
+
+    for module in (claims, crashes):
+        monkeypatch.setattr(module, "lock_study", gone)
+    assert stepped.claims.died("life") == 2
+    assert stepped.claims.release([claim.workflow_id for claim in claims_], "killed") == 0, "freed already"
+    stepped.step(60)
+    again = stepped.archive.claim_studies()
+    assert uid("other") in {claim.row for claim in again}
+    assert stepped.claims.release([claim.workflow_id for claim in again], "killed") == len(again)
+
+
+def test_a_withdrawal_says_whom_it_cannot_tell() -> None:
+    """The destination that got the result has another name in the configuration by now."""
+    pacs: Any = SimpleNamespace(name="archive")
+    shop: Any = SimpleNamespace(pacs=(pacs,))
+    reading: Any = SimpleNamespace(outcome=Outcome.WITHDRAWN, send_to=("archive", "pacs1"))
+    told, notes = conclude._destinations(shop, reading)
+    assert told == [pacs]
+    assert notes == ("not told to pacs1: the configuration no longer names it; delete the result there by hand",)
 
 
 def test_a_host_that_dies_again_and_again_is_not_the_images_fault(stepped: SteppedStore) -> None:

@@ -80,6 +80,18 @@ def test_a_person_names_a_card_for_one_run(stepped: SteppedStore) -> None:
     assert models(stepped) == ["m", "other", "m"], "what comes later is the rule's again"
 
 
+def test_an_image_that_a_result_waits_for_is_no_longer_read_in_the_background(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    assert stepped.scoring.ask(STUDY, OTHER) == 4
+    stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r", person="Kim", card=OTHER.card)
+    stepped.work(read=False)
+    waiting = stepped.rows(sa.select(tables.score.c.background).where(tables.score.c.state == "waiting"))
+    assert [one.background for one in waiting] == [False] * 4
+    stepped.settle()
+    assert models(stepped) == ["m", "other"]
+
+
 def test_a_comparison_is_read_in_the_background_and_changes_nothing(stepped: SteppedStore) -> None:
     stepped.receive(*exam())
     stepped.settle()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
+from pipeline.chores import Chore, do_chores
 from store import acts, tables
 from store.chores import ABANDONED_SECONDS, Chores
+from store.database import DatabaseAway
 
 
 class Clock:
@@ -57,6 +60,27 @@ def test_what_came_of_a_chore_is_laid_aside_when_it_is_not_done_any_more(engine:
     book.done("upkeep", {})
     book.clear("reconcile")
     assert book.outcome("reconcile") == {}
+
+
+def test_a_database_that_is_away_in_the_middle_of_a_chore_puts_it_off_and_no_longer(engine: sa.Engine) -> None:
+    """What makes room on the disk must not stand still for an hour because the database was busy once; nor may what failed."""
+    book = Chores(engine)
+    stopped = threading.Event()
+    asked: list[str] = []
+
+    def once_away() -> dict[str, int]:
+        asked.append("room")
+        if len(asked) == 1:
+            raise DatabaseAway("UPDATE", None, Exception("locked"))
+        if len(asked) == 2:
+            raise KeyError("x")
+        stopped.set()
+        return {"removed": 3}
+
+    book.ask("room")
+    assert book.begin("room", 0, "here"), "an earlier life of this very process began it and never ended it"
+    do_chores([Chore(name="room", every_seconds=0, do=once_away)], book, "here", stopped)
+    assert asked == ["room"] * 3 and book.outcome("room") == {"removed": 3}
 
 
 def test_acts_name_a_study_by_a_key_that_says_nothing(engine: sa.Engine) -> None:

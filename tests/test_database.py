@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,10 @@ from alembic.runtime.migration import MigrationContext
 from stepped_store import SteppedStore, exam
 
 from store import database, tables
+from store.archive import Busy
+from store.chores import Chores
 from store.database import (
+    DatabaseAway,
     OldSchema,
     alembic_config,
     database_now,
@@ -254,3 +258,91 @@ def test_a_page_sees_one_view_of_the_rows(database_url: str) -> None:
         assert page.execute(count).scalar_one() == before + 1
     writing.dispose()
     reading.dispose()
+
+
+# ----------------------------------------------------------------------------------------------------------------------- plans
+
+
+def test_what_is_asked_many_times_a_second_reads_no_whole_table(stepped: SteppedStore) -> None:
+    """An idle worker asks ten times a second; the tables hold every study that was ever received. Each question goes by a small index."""
+    rows = 3000
+    values = [
+        {"study_instance_uid": f"1.2.{number}", "state": "analysed", "generation": 1, "settled_generation": 1} for number in range(rows)
+    ]
+    times = {"first_instance_at": stepped.now, "last_instance_at": stepped.now, "collecting_since": stepped.now}
+    with stepped.engine.begin() as connection:
+        connection.execute(sa.insert(tables.study), [one | times for one in values])
+        connection.execute(
+            sa.insert(tables.instance),
+            [
+                dict.fromkeys(("series_instance_uid", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "file_hash"), str(number))
+                | dict.fromkeys(("modality", "patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date"), "")
+                | {"study_instance_uid": f"1.2.{number}", "size_bytes": 1, "origin": "received", "received_at": stepped.now}
+                | {"calling_ae_title": "A", "called_ae_title": "B", "disposition": "candidate", "id": number + 1}
+                for number in range(rows)
+            ],
+        )
+        connection.execute(
+            sa.insert(tables.score),
+            [
+                {"instance_id": number + 1, "study_instance_uid": f"1.2.{number}", "model_key": "m", "model": {}, "state": "scored"}
+                for number in range(rows)
+            ],
+        )
+    with stepped.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("ANALYZE"))
+    asked: list[tuple[str, object]] = []
+
+    @sa.event.listens_for(stepped.engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((" ".join(statement.split()), parameters))
+
+    assert not stepped.claims.anything()
+    assert stepped.archive.claim_studies() == stepped.scoring.claim() == stepped.ledger.claim() == stepped.claims.claimed(2) == []
+    sa.event.remove(stepped.engine, "before_cursor_execute", note)
+    looked = [one for one in asked if any(f" FROM {table}" in one[0] for table in ("study", "score", "delivery"))]
+    assert len(looked) >= 8
+    explain = "EXPLAIN QUERY PLAN " if stepped.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with stepped.engine.begin() as connection:
+        for statement, parameters in looked:
+            plan = "\n".join(str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters))  # type: ignore[arg-type]
+            for table in ("study", "score"):
+                assert f"Seq Scan on {table}" not in plan, f"{statement}\n{plan}"
+                assert not re.search(rf"SCAN {table}(?! USING)", plan), f"{statement}\n{plan}"
+                assert not re.search(rf"ix_{table}_(study_instance_uid|instance_id)\b", plan), f"{statement}\n{plan}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------- failover
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_standby_that_has_not_taken_over_yet_is_a_database_that_is_away(stepped: SteppedStore) -> None:
+    """After a failover the address answers for some seconds with a server that only reads: it is waited for, as for one that is away."""
+    name = stepped.engine.url.database
+    with stepped.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+    stepped.engine.dispose()
+    try:
+        for asked in (
+            lambda: stepped.claims.beat("a:work:0", "work"),
+            lambda: Chores(stepped.engine).ask("room"),
+            lambda: insert_study(stepped.engine),
+        ):
+            with pytest.raises(DatabaseAway):
+                asked()
+        with pytest.raises(Busy):
+            stepped.receive(*exam())
+    finally:
+        with stepped.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text("SET default_transaction_read_only = off"))
+            connection.execute(sa.text(f"ALTER DATABASE {name} RESET default_transaction_read_only"))
+        stepped.engine.dispose()
+    stepped.claims.beat("a:work:0", "work")
+    assert stepped.claims.living("work") == ["a:work:0"]
+
+
+def insert_study(engine: sa.Engine) -> None:
+    now = datetime.now(UTC)
+    times = {"first_instance_at": now, "last_instance_at": now, "collecting_since": now}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(tables.study).values(study_instance_uid="1.2.3", state="collecting", **times))

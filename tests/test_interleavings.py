@@ -225,7 +225,7 @@ def withdrawing(stepped: SteppedStore) -> dict[str, Operation]:
         "begun": lambda: len(stepped.ledger.begin([first], claim.workflow_id, checked=True)),
         "deliveries claimed": lambda: stepped.ledger.claim(),
         "claims released": lambda: stepped.claims.release([claim.workflow_id], "died"),
-        "destination gone": lambda: stepped.ledger.cancel([]),
+        "sent by another": lambda: stepped.ledger.sent(first.delivery_id, 0x0000, "", ask=False, workflow_id="another"),
     }
 
 

@@ -26,6 +26,15 @@ APPEND_ONLY = {
 _ANY_TEXT = (("study", "patient_id"), ("result_object", "patient_id"), ("result_object", "accession_number"))
 #: Names of files, where there is one.
 _KEPT = (("instance", "file_name"), ("score", "preview_file"), ("score", "heat_map_file"), ("result_object", "png_file"))
+#: What was given up of a version that another one has replaced: nobody can do anything about it any more.
+_SUPERSEDED = """
+UPDATE delivery SET state = 'cancelled', due_at = NULL, reason = 'a newer version stands'
+WHERE state IN ('refused', 'expired') AND EXISTS (
+    SELECT 1 FROM result_object JOIN version AS mine ON mine.id = result_object.version_id
+    JOIN version AS newer ON newer.study_instance_uid = mine.study_instance_uid AND newer.number > mine.number
+    WHERE result_object.sop_instance_uid = delivery.sop_instance_uid
+)
+"""
 
 
 def upgrade() -> None:
@@ -60,6 +69,13 @@ def upgrade() -> None:
     with op.batch_alter_table("delivery", schema=None) as batch_op:
         batch_op.add_column(sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("patient_check", sa.String(length=16), server_default="", nullable=False))
+        batch_op.add_column(sa.Column("begun_by", sa.String(length=200), nullable=True))
+    handed_out = sa.text("workflow_id IS NOT NULL")
+    for table in ("study", "score", "delivery"):
+        op.drop_index(f"ix_{table}_workflow_id", table)
+        for column in ("workflow_id", "claimed_at"):
+            op.create_index(f"ix_{table}_{column}", table, [column], sqlite_where=handed_out, postgresql_where=handed_out)
+    op.execute(_SUPERSEDED)
     with op.batch_alter_table("lease", schema=None) as batch_op:
         batch_op.add_column(sa.Column("started_at", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("figures", sa.JSON(), nullable=True))
