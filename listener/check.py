@@ -16,6 +16,7 @@ from pipeline.model import ModelError
 from pipeline.send import Pacs, echo
 from store.condition import Facts
 from store.database import DatabaseAway, OldSchema
+from store.files import Files
 
 #: A clock that is further from the database's than this is told.
 MOST_APART_SECONDS = 5.0
@@ -40,10 +41,31 @@ def _storage(config: Config) -> Iterator[Finding]:
         parts.open_archive(config)
         yield Finding(True, "database, schema of this release")
         yield from _hosts(parts.open_condition(config).facts())
-    except (OldSchema, DatabaseAway) as error:
+    except OldSchema as error:
         yield Finding(False, "database", str(error))
-    yield _writable(config)
-    room = parts.open_files(config).least_room()
+    except DatabaseAway as error:
+        yield Finding(False, "database", f"it does not answer: {error.orig}; see [store] database")
+    except OSError as error:
+        yield Finding(False, "database", f"its folder cannot be made ({error.strerror}); see [store] database")
+    yield from _spool(config)
+
+
+def _spool(config: Config) -> Iterator[Finding]:
+    what = f"files folder {config.store.files}"
+    try:
+        files = parts.open_files(config)
+    except parts.SpoolAway as error:
+        yield Finding(False, what, str(error))
+        return
+    except (OSError, DatabaseAway):
+        yield Finding(False, what, "it is empty, and the database, which knows whether it should be, cannot be asked: see above")
+        return
+    yield _writable(what, files)
+    try:
+        room = files.least_room()
+    except OSError as error:
+        yield Finding(False, "disk", f"its free space cannot be read ({error.strerror}): is it mounted?")
+        return
     free, floor = room.free_bytes / parts.GIB, config.store.min_free_gib
     remedy = "" if free >= floor else f"C-STORE answers 0xA700 below {floor:g} GiB: free space, or lower [store] min_free_gib"
     yield Finding(free >= floor, f"disk: {free:.1f} GiB free in the {room.volume} {room.folder}", remedy)
@@ -58,16 +80,16 @@ def _hosts(facts: Facts) -> Iterator[Finding]:
     yield Finding(apart < MOST_APART_SECONDS, f"clock: {apart:.0f} s from the database's", remedy)
 
 
-def _writable(config: Config) -> Finding:
-    what = f"files folder {config.store.files} can be written"
+def _writable(what: str, files: Files) -> Finding:
     try:
-        with tempfile.TemporaryFile(dir=parts.open_files(config).incoming) as file:
+        with tempfile.TemporaryFile(dir=files.incoming) as file:
             file.write(b"fourview")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return Finding(False, what, f"{error.strerror}: is it mounted, and does it belong to the user that runs Fourview?")
-    return Finding(True, what)
+        remedy = f"it cannot be written ({error.strerror}): is it mounted, and does it belong to the user that runs Fourview?"
+        return Finding(False, what, remedy)
+    return Finding(True, f"{what} can be written")
 
 
 def _model(config: Config) -> Finding:

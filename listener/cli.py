@@ -76,6 +76,7 @@ def serve(context: typer.Context) -> None:
         probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
         probe_port(config.http.host, config.http.port, "[http] port")
         parts.wait_for_database(config, stopped, create=True)
+        parts.open_files(config)
         receive_arguments = ["receive", "--child"] + (["--shared-port"] if config.dicom.receivers > 1 else [])
         common = ["--config", str(config.path)]
         roles = [Role(f"receive-{number}", [*common, *receive_arguments]) for number in range(config.dicom.receivers)]
@@ -169,6 +170,7 @@ def work(
     config, stopped = _role(context, child)
     if not child:
         parts.check_model(config)
+        parts.open_files(config)
         supervise(_workers(config), stopped=stopped, on_death=_tell_death(config))
         return
     with first_free(parts.data_folder(config), "work") as index:

@@ -61,7 +61,13 @@ WAIT_SECONDS = 1.0
 
 
 class SpoolAway(Exception):
-    """The files folder is not there although the database needs it; the message says what to do."""
+    """A folder is not there, or not the one that is needed; the message says what to do."""
+
+
+def _no_folder(folder: Path, error: OSError) -> SpoolAway:
+    return SpoolAway(
+        f"the folder {folder} cannot be used ({error.strerror}): is it mounted, and does it belong to the user that runs Fourview?"
+    )
 
 
 def _current(engine: Engine) -> Engine:
@@ -187,7 +193,8 @@ def open_chores(config: Config) -> Chores:
 
 
 def open_files(config: Config) -> Files:
-    """The spool. Raises SpoolAway when the folder is empty although the database knows images in it."""
+    """The spool. Raises SpoolAway when there is no folder and none can be made, and when it is empty although the database knows images in
+    it."""
     url = config.store.database
     # `Files` makes the folder when there is none: on a mount point whose volume is away that would hide what is kept for good.
     if not (config.store.files / "incoming").is_dir() and schema_revision(read_engine(url)) is not None and _keeps_images(config):
@@ -195,7 +202,10 @@ def open_files(config: Config) -> Files:
             f"the folder {config.store.files} is empty, but the database knows images in it: is its volume mounted? If they are lost for "
             "good, make the folder `incoming` in it; `fourview reprocess --from-orthanc` fetches images again"
         )
-    return Files(config.store.files, min_free_bytes=int(config.store.min_free_gib * GIB), database_folder=database_folder(url))
+    try:
+        return Files(config.store.files, min_free_bytes=int(config.store.min_free_gib * GIB), database_folder=database_folder(url))
+    except OSError as error:
+        raise _no_folder(config.store.files, error) from error
 
 
 def open_retention(config: Config) -> Retention:
@@ -234,9 +244,13 @@ def create_database_if_new(config: Config) -> None:
 def wait_for_database(config: Config, stopped: threading.Event, *, create: bool = False) -> None:
     """Return when the database answers and has its tables; `create`: make them when it has none. Processes may start in any order.
 
-    Raises OldSchema for tables of another release: waiting does not help. Ends the process when it is told to stop meanwhile.
+    Raises OldSchema for tables of another release and SpoolAway when SQLite's folder cannot be made: waiting does not help. Ends the
+    process when it is told to stop meanwhile.
     """
-    engine, said = write_engine(config.store.database), ""
+    try:
+        engine, said = write_engine(config.store.database), ""
+    except OSError as error:
+        raise _no_folder(database_folder(config.store.database) or Path(), error) from error
     while True:
         try:
             if create and schema_revision(engine) is None:
@@ -419,6 +433,9 @@ def process_name(role: str, index: int) -> str:
 
 
 def data_folder(config: Config) -> Path:
-    """Where the locks of this host's processes lie."""
-    config.store.files.mkdir(parents=True, exist_ok=True)
+    """Where the locks of this host's processes lie. Raises SpoolAway when it cannot be made."""
+    try:
+        config.store.files.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_folder(config.store.files, error) from error
     return config.store.files

@@ -42,16 +42,23 @@ class CannotServe(Exception):
     """The processes cannot be started; the message says why and what to do."""
 
 
+class Taken(CannotServe):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def exclusive(lock: Path, what: str) -> Iterator[None]:
-    """Hold the lock file for as long as this process lives; raises CannotServe naming the process that holds it."""
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    """Hold the lock file for as long as this process lives; raises Taken naming the process that holds it, CannotServe when none can be."""
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise CannotServe(f"cannot write {lock} ({error.strerror}): does it belong to the user that runs Fourview?") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(handle, 100).decode("ascii", "replace").strip()
-            raise CannotServe(f"{what} runs already on this data folder ({lock.parent}): process {owner}; stop it first") from None
+            raise Taken(f"{what} runs already on this data folder ({lock.parent}): process {owner}; stop it first") from None
         os.truncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
         yield
@@ -70,7 +77,7 @@ def first_free(folder: Path, what: str) -> Iterator[int]:
         lock = exclusive(folder / f"{socket.gethostname()}-{what}-{index}.lock", what)
         try:
             lock.__enter__()
-        except CannotServe:
+        except Taken:
             continue
         try:
             yield index

@@ -21,11 +21,13 @@ from fourview_process import SIMULATED_CARD
 from mammograms_made import mammogram
 from PIL import Image
 from pydicom import dcmread
+from stepped_store import SteppedStore, image
 
 from listener.analyse import analyse_files
 from listener.show import printable
 from pipeline.model import Reading, read_card, write_demo_weights
 from pipeline.pixels import ModelImage
+from store.database import write_engine
 from store.study import View
 from store.view import STANDARD
 
@@ -139,6 +141,49 @@ def test_taken_port_is_refused_in_words(config: Path) -> None:
             if command == "receive":
                 fourview("--config", config, "db", "upgrade")
             assert f"127.0.0.1:{port}" in fourview("--config", config, command, code=1)
+
+
+def test_a_folder_that_cannot_be_used_is_said_in_words(config: Path, tmp_path: Path) -> None:
+    """By the services and by `check`, which goes on with the rest."""
+    fourview("--config", config, "db", "upgrade")
+    (tmp_path / "file").write_text("no folder")
+    told = {"FOURVIEW_STORE__FILES": str(tmp_path / "file" / "files")}
+    for command in ("serve", "receive", "work"):
+        assert f"the folder {tmp_path}/file/files cannot be used" in fourview("--config", config, command, code=1, environment=told)
+    found = json.loads(fourview("--config", config, "check", "--json", code=1, environment=told))
+    assert {one["what"].split()[0]: one["ok"] for one in found} == {
+        "configuration": True,
+        "database,": True,
+        "processes:": True,
+        "clock:": True,
+        "files": False,
+        "model": True,
+        "[dicom]": True,
+        "C-ECHO": False,
+    }
+    told = {"FOURVIEW_STORE__DATABASE": f"sqlite:///{tmp_path}/file/fourview.db"}
+    assert f"the folder {tmp_path}/file cannot be used" in fourview("--config", config, "receive", code=1, environment=told)
+    assert "its folder cannot be made" in fourview("--config", config, "check", code=1, environment=told)
+
+
+def test_a_lock_that_cannot_be_had_is_said_in_words(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "files" / f"{socket.gethostname()}-serve.lock").mkdir(parents=True)
+    assert "serve.lock (Is a directory)" in fourview("--config", config, "serve", code=1)
+
+
+def test_check_says_that_files_or_database_are_away(config: Path, tmp_path: Path) -> None:
+    fourview("--config", config, "db", "upgrade")
+    engine = write_engine(f"sqlite:///{tmp_path / 'data' / 'fourview.db'}")
+    store = SteppedStore(engine, tmp_path / "data" / "files")
+    store.receive(image(View.L_CC))
+    (tmp_path / "data" / "files").rename(tmp_path / "unmounted")
+    told = fourview("--config", config, "check", code=1)
+    assert "is its volume mounted?" in told and "C-ECHO to orthanc" in told
+    assert "is its volume mounted?" in fourview("--config", config, "receive", code=1)
+    away = {"FOURVIEW_STORE__DATABASE": "postgresql+psycopg://fourview@127.0.0.1:9/none"}
+    told = fourview("--config", config, "check", code=1, environment=away)
+    assert "it does not answer" in told and "cannot be asked: see above" in told and "C-ECHO to orthanc" in told
+    engine.dispose()
 
 
 def test_check_tells_what_a_deployment_got_wrong(config: Path) -> None:
