@@ -18,6 +18,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from fourview_process import FourviewProcess  # noqa: E402
+from processes import descendants  # noqa: E402
 from soaking import Held, associations, connects, held, left_behind, settled  # noqa: E402
 
 GROWTH = 0.10
@@ -31,10 +32,11 @@ def main() -> int:
             Path(temporary), dicom_port=_free_port(), http_port=_free_port(), pacs_port=_free_port(), pacs_url="http://127.0.0.1:1"
         )
         ours.run("db", "upgrade")
-        receiver = ours.role("receive", host="soak")
+        supervisor = ours.role("receive", host="soak")
         try:
             ours.wait_for(lambda: ours.living("receive"), "the receiver does not start")
-            return _soak(ours, receiver.pid, count)
+            _, receiver = descendants(supervisor.pid)["receive"]
+            return _soak(ours, receiver, count)
         finally:
             ours.stop()
 

@@ -77,10 +77,13 @@ def serve(context: typer.Context) -> None:
         probe_port(config.http.host, config.http.port, "[http] port")
         parts.wait_for_database(config, stopped, create=True)
         parts.open_files(config)
-        receive_arguments = ["receive", "--child"] + (["--shared-port"] if config.dicom.receivers > 1 else [])
-        common = ["--config", str(config.path)]
-        roles = [Role(f"receive-{number}", [*common, *receive_arguments]) for number in range(config.dicom.receivers)]
-        supervise([*roles, *_workers(config), Role("web", [*common, "web", "--child"])], stopped=stopped, on_death=_tell_death(config))
+        roles = [*_receivers(config), *_workers(config), Role("web", ["--config", str(config.path), "web", "--child"])]
+        supervise(roles, stopped=stopped, on_death=_tell_death(config))
+
+
+def _receivers(config: Config) -> list[Role]:
+    arguments = ["--config", str(config.path), "receive", "--child"] + (["--shared-port"] if config.dicom.receivers > 1 else [])
+    return [Role(f"receive-{number}", arguments) for number in range(config.dicom.receivers)]
 
 
 def _workers(config: Config) -> list[Role]:
@@ -113,10 +116,16 @@ def receive(
     child: Child = False,
     shared_port: Annotated[bool, typer.Option("--shared-port", hidden=True, help="Share the port with other receivers.")] = False,
 ) -> None:
-    """Receive by C-STORE, keep, and answer."""
+    """Receive by C-STORE, keep, and answer: as many processes on one port as [dicom] receivers says."""
     from listener.scp import CannotListen, StorageScp
 
     config, stopped = _role(context, child)
+    if not child:
+        parts.image_kinds(config)
+        parts.open_files(config)
+        probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
+        supervise(_receivers(config), stopped=stopped)
+        return
     archive, claims, files = parts.open_archive(config), parts.open_claims(config), parts.open_files(config)
     figures = Figures()
     scp = StorageScp(
@@ -193,11 +202,7 @@ def web(context: typer.Context, child: Child = False) -> None:
     from listener.metrics import exposition
     from listener.web import CannotListen, create_app, run
 
-    config = configuration(context)
-    logs.configure(json=not sys.stderr.isatty())
-    if child:
-        end_with_parent()
-    parts.wait_for_database(config, threading.Event())
+    config, stopped = _role(context, child)
     search = parts.open_search(config)
     files = parts.open_files(config)
 
@@ -209,7 +214,7 @@ def web(context: typer.Context, child: Child = False) -> None:
             log.error("database not reachable reason=%r", str(error.orig))
             return ["the database does not answer"]
 
-    watch, claims, stopped = parts.open_watch(config), parts.open_claims(config), threading.Event()
+    watch, claims = parts.open_watch(config), parts.open_claims(config)
     metrics = exposition(watch.condition.facts, watch.free_bytes, watch.limits.min_free_bytes, package_version("fourview"))
     application = create_app(results=search, file_path=files.path, ready=ready, metrics=metrics)
     with first_free(parts.data_folder(config), "web") as index:
@@ -222,7 +227,7 @@ def web(context: typer.Context, child: Child = False) -> None:
         for one in beside:
             one.start()
         try:
-            run(application, config.http.host, config.http.port)
+            run(application, config.http.host, config.http.port, stopped)
         except CannotListen as error:
             raise CannotServe(str(error)) from error
         finally:

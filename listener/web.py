@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -82,10 +83,19 @@ def create_app(
     return app
 
 
-def run(app: FastAPI, host: str, port: int) -> None:
-    """Serve `app` until SIGINT or SIGTERM. Raises CannotListen at once when the address cannot be had."""
+def run(app: FastAPI, host: str, port: int, stopped: threading.Event) -> None:
+    """Serve `app` until SIGINT or SIGTERM, or until `stopped`. Raises CannotListen at once when the address cannot be had.
+
+    uvicorn raises the signal again at its end: the caller's handler must be one that returns, as that of `until_told_to_stop`.
+    """
     server = uvicorn.Server(configured(app))
+
+    def stop() -> None:
+        stopped.wait()  # told before uvicorn listened to signals
+        server.should_exit = True
+
     with listening_socket(host, port) as sock:
+        threading.Thread(target=stop, name="stop", daemon=True).start()
         server.run(sockets=[sock])
 
 

@@ -12,14 +12,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torchvision
-from fourview_process import SIMULATED_CARD
+from fourview_process import SIMULATED_CARD, FourviewProcess
 from mammograms_made import mammogram
 from PIL import Image
+from processes import descendants, is_alive
 from pydicom import dcmread
 from stepped_store import SteppedStore, image
 
@@ -27,6 +29,7 @@ from listener.analyse import analyse_files
 from listener.show import printable
 from pipeline.model import Reading, read_card, write_demo_weights
 from pipeline.pixels import ModelImage
+from pipeline.send import Pacs, echo
 from store.database import write_engine
 from store.study import View
 from store.view import STANDARD
@@ -184,6 +187,46 @@ def test_check_says_that_files_or_database_are_away(config: Path, tmp_path: Path
     told = fourview("--config", config, "check", code=1, environment=away)
     assert "it does not answer" in told and "cannot be asked: see above" in told and "C-ECHO to orthanc" in told
     engine.dispose()
+
+
+def test_receive_runs_as_many_receivers_on_one_port_as_are_configured(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    ours = FourviewProcess(
+        tmp_path,
+        dicom_port=free_port(),
+        http_port=free_port(),
+        pacs_port=free_port(),
+        pacs_url="http://127.0.0.1:1",
+        environment={"FOURVIEW_DICOM__RECEIVERS": "2"},
+    )
+    ours.run("db", "upgrade")
+    supervisor = ours.role("receive", host="door")
+    try:
+        ours.wait_for(lambda: len(ours.living("receive")) == 2, "the receivers do not start")
+        assert ours.living("receive") == ["door:receive:0", "door:receive:1"]
+        listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines() if f":{ours.dicom_port:04X} 00000000" in line]
+        assert [words[3] for words in listening] == ["0A", "0A"], "both listen on it"
+        assert echo(Pacs(name="fourview", ae_title="FOURVIEW", host="127.0.0.1", port=ours.dicom_port), "ORTHANC").ok
+        running = descendants(supervisor.pid)["receive"]
+        assert len(running) == 3
+        supervisor.terminate()
+        assert supervisor.wait(30) == 0
+        assert not [pid for pid in running if is_alive(pid)] and ours.living("receive") == []
+    finally:
+        ours.stop()
+
+
+def test_web_that_is_told_to_stop_ends_well_and_leaves_no_lease(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    ours = FourviewProcess(tmp_path, dicom_port=free_port(), http_port=free_port(), pacs_port=free_port(), pacs_url="http://127.0.0.1:1")
+    ours.run("db", "upgrade")
+    web = ours.role("web", host="door")
+    try:
+        ours.wait_for(lambda: ours.living("web"), "the web process does not start")
+        ours.wait_for(lambda: httpx.get(f"{ours.url}/healthz", trust_env=False).status_code == 200, "it does not answer")
+        web.terminate()
+        assert web.wait(30) == 0
+        assert ours.living("web") == []
+    finally:
+        ours.stop()
 
 
 def test_check_tells_what_a_deployment_got_wrong(config: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,9 +124,9 @@ def test_a_taken_port_is_said_in_words(app: FastAPI) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(web.CannotListen, match=rf"127\.0\.0\.1 port {port}: Address already in use; .*change \[http\]"):
-            web.run(app, "127.0.0.1", port)
+            web.run(app, "127.0.0.1", port, threading.Event())
     with pytest.raises(web.CannotListen, match=r"no\.such\.host\.invalid"):
-        web.run(app, "no.such.host.invalid", 0)
+        web.run(app, "no.such.host.invalid", 0, threading.Event())
 
 
 def test_the_web_process_has_no_torch() -> None:
