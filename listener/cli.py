@@ -100,7 +100,7 @@ def _tell_death(config: Config) -> Callable[[str, threading.Event], None]:
             try:
                 count = parts.open_claims(config).died(life)
             except DatabaseAway as error:
-                log.warning("database not reachable, a worker's death is told later reason=%s", error.orig)
+                log.warning("database not reachable, a worker's death is told later reason=%r", str(error.orig))
                 if stopped.wait(1.0):
                     return
             else:

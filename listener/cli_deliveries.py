@@ -11,7 +11,7 @@ import typer
 from listener import parts
 from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_json
-from store.ledger import DeliveryState
+from store.ledger import GIVEN_UP, DeliveryState
 
 deliveries_app = typer.Typer(invoke_without_command=True, help="Deliveries of result objects: list them, or put back what was given up.")
 app.add_typer(deliveries_app, name="deliveries")
@@ -52,6 +52,8 @@ def retry(
     """Put deliveries that were refused, expired or cancelled back into the outbox. The same bytes are sent, and nothing is read again."""
     if bool(delivery) == bool(state):
         raise typer.BadParameter("name deliveries, or one --state, not both")
+    if wrong := [one for one in state or () if one not in GIVEN_UP]:
+        raise typer.BadParameter(f"{wrong[0]}: only what is {', '.join(GIVEN_UP)} can be sent again", param_hint="--state")
     ledger = parts.open_ledger(configuration(context))
     done, refused = ledger.retry(
         person=getpass.getuser(), why=reason, delivery_ids=delivery or (), states=state or (), destination=destination
@@ -59,5 +61,5 @@ def retry(
     for line in refused:
         print(printable(line), file=sys.stderr)
     print(f"{done} will be sent again")
-    if refused and not done:
+    if refused and (delivery or not done):
         raise typer.Exit(1)

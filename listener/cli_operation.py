@@ -24,7 +24,7 @@ from store.pauses import Paused
 @app.command()
 def devices(
     context: typer.Context,
-    days: Annotated[float, typer.Option(help="How far to look back.")] = 30.0,
+    days: Annotated[float, typer.Option(min=0, max=reread.MOST_DAYS, help="How far to look back.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Count, per device, images and what contradicts the side that they state; the most contradicted first."""

@@ -38,7 +38,7 @@ def reconcile(
     context: typer.Context,
     since: Annotated[str, typer.Option(help="How far to look back, as in 24h, 7d or 2w.")] = "24h",
     fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what never came; the rules decide what becomes of it.")] = False,
-    grace: Annotated[float, typer.Option(min=0, help="Minutes that what the PACS received may still be on its way.")] = 10.0,
+    grace: Annotated[float, typer.Option(min=0, max=525_600, help="Minutes that what the PACS received may still be on its way.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
     """Compare the mammography studies of [study] fetch_from with ours, and what was missing last. Exit code 1: something is missing."""
@@ -85,6 +85,8 @@ def forget(
         raise typer.BadParameter("name studies, or a patient with --patient", param_hint="STUDY")
     if issuer is not None and not patient:
         raise typer.BadParameter("goes with --patient", param_hint="--issuer")
+    if allow_again and not study:
+        raise typer.BadParameter("name the studies: of a forgotten one nothing says whose it was", param_hint="--allow-again")
     studies = list(study or ()) or book.studies_of(patient, issuer)
     person = getpass.getuser()
     if allow_again:

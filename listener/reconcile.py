@@ -216,7 +216,7 @@ class Scheduled:
                 grace=GRACE,
             )
         except (FetchFailed, Unanswered) as error:
-            log.warning("not reconciled since=%s reason=%s", since.isoformat(), error)
+            log.warning("not reconciled since=%s reason=%r", since.isoformat(), str(error))
             kept = {standing.value: (before or {}).get(standing, []) for standing in MISSING}
             return {"since": since.isoformat(), "until": since.isoformat(), "counts": {}, **kept, "error": str(error)}
         for standing in MISSING:

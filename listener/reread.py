@@ -16,6 +16,8 @@ from store.study import Policy
 
 #: So many studies are asked for ahead of the one that is awaited: enough to keep workers busy, few enough to stop soon.
 AHEAD = 8
+#: No length of time is longer: a date before it would be none.
+MOST_DAYS = 36_500
 _UNITS = {"d": 1.0, "h": 1 / 24, "w": 7.0}
 
 
@@ -52,7 +54,10 @@ def days(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([dhw])", text.strip().lower())
     if found is None:
         raise ValueError(f"{text}: write a length of time as in 30d, 12h or 2w")
-    return float(found[1]) * _UNITS[found[2]]
+    length = float(found[1]) * _UNITS[found[2]]
+    if length > MOST_DAYS:
+        raise ValueError(f"{text}: at most {MOST_DAYS}d")
+    return length
 
 
 def planned(studies: Iterable[str], search: Compares, policy: Policy) -> Iterator[str]:

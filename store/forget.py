@@ -7,7 +7,8 @@ finds nothing any more when it saves: its transaction waits for this one, or thi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -107,9 +108,7 @@ class Forgetting:
             for table in reversed(tables.metadata.sorted_tables):
                 if "study_instance_uid" in table.c:
                     connection.execute(sa.delete(table).where(table.c.study_instance_uid == study_instance_uid))
-            uids = [study_instance_uid, *(one.sop_instance_uid for one in gone.elsewhere)]
-            for uid in uids:
-                connection.execute(sa.delete(tables.alert).where(tables.alert.c.cause.contains(uid) | tables.alert.c.text.contains(uid)))
+            _out_of_alerts(connection, [study_instance_uid, *(one.sop_instance_uid for one in gone.elsewhere)])
             _out_of_chores(connection, study_instance_uid)
             counts = {"images": gone.images, "versions": gone.versions, "files": len(gone.files), "elsewhere": len(gone.elsewhere)}
             acts.record(connection, now, person=person, what="forget", why=why, study_instance_uid=study_instance_uid, parameters=counts)
@@ -170,6 +169,20 @@ def _found(connection: sa.Connection, study_instance_uid: str) -> Forgotten:
     )
 
 
+def _names(text: str, uid: str) -> bool:
+    """Whether a text names this very UID: 1.2.3 is not named by one that says 1.2.34, 1.2.3.4 or 5.1.2.3."""
+    return re.search(rf"(?<!\d)(?<!\d\.){re.escape(uid)}(?!\d|\.\d)", text) is not None
+
+
+def _out_of_alerts(connection: sa.Connection, uids: Sequence[str]) -> None:
+    row = tables.alert
+    for uid in uids:
+        perhaps = sa.select(row.c.cause, row.c.text).where(row.c.cause.contains(uid) | row.c.text.contains(uid))
+        for cause, text in connection.execute(perhaps).all():
+            if _names(cause, uid) or _names(text, uid):
+                connection.execute(sa.delete(row).where(row.c.cause == cause))
+
+
 def _out_of_chores(connection: sa.Connection, study_instance_uid: str) -> None:
     """What chores remember names studies, too."""
     row = tables.chore
@@ -181,7 +194,7 @@ def _out_of_chores(connection: sa.Connection, study_instance_uid: str) -> None:
 
 def _without(value: Any, uid: str) -> Any:
     if isinstance(value, dict):
-        return {name: _without(one, uid) for name, one in value.items() if uid not in name}
+        return {name: _without(one, uid) for name, one in value.items() if not _names(name, uid)}
     if isinstance(value, list):
         return [_without(one, uid) for one in value if one != uid]
-    return "" if isinstance(value, str) and uid in value else value
+    return "" if isinstance(value, str) and _names(value, uid) else value

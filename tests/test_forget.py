@@ -146,6 +146,8 @@ def test_nothing_is_left_of_a_forgotten_study(site: Site) -> None:
     with site.engine.begin() as connection:
         alert = {"cause": f"held:{uid('lost')}", "kind": "held", "text": f"study {uid('lost')}", "raised_at": site.store.now}
         connection.execute(sa.insert(tables.alert).values(**alert))
+        refused = {"cause": "refused:pacs:1", "kind": "refused", "text": f"1 result: no {uid('lost')}. Why?", "raised_at": site.store.now}
+        connection.execute(sa.insert(tables.alert).values(**refused))
     book = Chores(site.engine)
     book.ask("reconcile")
     book.done("reconcile", {"partly_seen": [uid("lost"), "1.2.3"], "not_fetched": {uid("lost"): "busy"}, "error": f"of {uid('lost')}"})
@@ -164,10 +166,34 @@ def test_nothing_is_left_of_a_forgotten_study(site: Site) -> None:
     sent = {one["sop_instance_uid"] for one in told["elsewhere"]}
     assert len(sent) >= 4 and {one["destination"] for one in told["elsewhere"]} == {"pacs"}
     assert book.outcome("reconcile") == {"partly_seen": ["1.2.3"], "not_fetched": {}, "error": ""}
+    assert site.store.rows(sa.select(tables.alert)) == []
     with site.engine.begin() as connection:
         act = connection.execute(sa.select(tables.act).where(tables.act.c.what == "forget")).one()
         assert act.study_key == acts.study_key(connection, uid("lost")) and act.why == "she asked for it"
     client.destroy()
+
+
+def test_what_speaks_of_another_study_stays(site: Site) -> None:
+    """Its UID may begin or end with the digits of the one that is forgotten."""
+    site.prepare_workflows()
+    site.store.receive(*lost())
+    others = [f"{uid('lost')}4", f"{uid('lost')}.4", f"1.{uid('lost')}", f"1{uid('lost')}"]
+    with site.engine.begin() as connection:
+        for other in others:
+            alert = {"cause": f"held:{other}", "kind": "held", "text": f"study {other} waits", "raised_at": site.store.now}
+            connection.execute(sa.insert(tables.alert).values(**alert))
+    book = Chores(site.engine)
+    book.ask("reconcile")
+    remembered = {"not_fetched": dict.fromkeys(others, "busy"), "error": f"of {others[0]}"}
+    book.done("reconcile", remembered)
+    site.run("forget", uid("lost"), "--yes")
+    assert {one.cause for one in site.store.rows(sa.select(tables.alert))} == {f"held:{other}" for other in others}
+    assert book.outcome("reconcile") == remembered
+
+
+def test_to_let_a_study_come_again_it_must_be_named(site: Site) -> None:
+    """Of whom it was stands nowhere any more: by a patient none would be found, and the command would seem to have done it."""
+    assert "name the studies" in site.run("forget", "--allow-again", "--patient", "SECRET-77", code=2)
 
 
 def test_the_spool_keeps_no_file_of_it(site: Site) -> None:

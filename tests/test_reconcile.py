@@ -321,7 +321,7 @@ def test_what_a_comparison_said_goes_when_it_is_switched_off(site: Site, source:
 
 
 def test_a_pacs_that_is_away_is_an_error_and_its_time_is_made_up_for(
-    site: Site, source: OrthancProcess, free_port: Callable[[], int]
+    site: Site, source: OrthancProcess, free_port: Callable[[], int], caplog: pytest.LogCaptureFixture
 ) -> None:
     told = site.path.read_text()
     site.path.write_text(told.replace(source.url, f"http://127.0.0.1:{free_port()}"))
@@ -334,6 +334,7 @@ def test_a_pacs_that_is_away_is_an_error_and_its_time_is_made_up_for(
     site.book.done("reconcile", before)
     failed = away.do()
     assert "orthanc is not reachable" in failed["error"]
+    assert f"reason={failed['error']!r}" in caplog.text, "quoted: a field of the log holds all of it"
     assert failed["until"] == before["until"] and failed["never_seen"] == before["never_seen"]
     assert away.again() == {"asked": False}
     site.book.done("reconcile", failed)

@@ -129,7 +129,28 @@ def test_the_commands_of_operation(config: Path) -> None:
     assert "PACS is moved" in run(config, "acts", code=0)
     assert run(config, "alerts", code=0) == ""
     run(config, "acts", "--since", "soon", code=2)
+    for arguments in (("acts", "--since", "999999999d"), ("reconcile", "--since", "999999999d")):
+        assert "at most 36500d" in " ".join(run(config, *arguments, code=2).split())
+    run(config, "devices", "--days", "1e12", code=2)
+    run(config, "reconcile", "--grace", "1e12", code=2)
     run(config, "pause", "lunch", code=2)
+
+
+def test_deliveries_that_cannot_be_sent_again_are_no_success(config: Path, database_url: str, tmp_path: Path) -> None:
+    engine = write_engine(database_url)
+    store = SteppedStore(engine, tmp_path / "files")
+    store.receive(*exam())
+    store.settle()
+    [claim] = store.ledger.claim()
+    first, second = store.begin(claim.workflow_id)
+    store.ledger.refused(first.delivery_id, 0x0122, "SOP class not supported")
+    told = run(config, "deliveries", "retry", str(first.delivery_id), str(second.delivery_id), code=1)
+    assert "1 will be sent again" in told and f"{second.delivery_id}: it is sending" in told
+    for state in ("sent", "confirmed", "waiting"):
+        told = " ".join(run(config, "deliveries", "retry", "--state", state, code=2).split())
+        assert f"{state}: only what is refused, expired" in told
+    assert "0 will be sent again" in run(config, "deliveries", "retry", "--state", "refused", code=0)
+    engine.dispose()
 
 
 def test_status_without_a_database_server_ends_with_1(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
