@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sqlalchemy.pool import QueuePool
 
 from listener.cli import app
 from listener.metrics import METRICS
 from listener.serve import GRACE_SECONDS
+from store.database import read_engine, write_engine
 
 PROJECT = Path(__file__).parent.parent
 UNREACHABLE = "http://127.0.0.1:9/whl"
@@ -212,6 +214,20 @@ def test_compose_starts_what_is_here_and_opens_dicom_only() -> None:
             assert f"${{{name}:-" in orthanc, name
     variables = set(re.findall(r"\$\{(\w+):\?", (PROJECT / "deploy" / "compose.yaml").read_text()))
     assert variables == set(re.findall(r"^(\w+)=", (PROJECT / "deploy" / "compose.env.example").read_text(), re.MULTILINE))
+
+
+def test_several_hosts_share_files_and_connections_as_operations_says() -> None:
+    operations = (PROJECT / "docs" / "operations.md").read_text().partition("### Several hosts")[2].partition("\n## ")[0]
+    assert all("\nUMask=0077\n" in unit.read_text() for unit in (PROJECT / "deploy" / "systemd").glob("*.service"))
+    assert "the same uid and gid on every host" in operations
+    limits = []
+    for engine in (write_engine("postgresql+psycopg://127.0.0.1:9/none"), read_engine("postgresql+psycopg://127.0.0.1:9/none")):
+        pool = engine.pool
+        assert isinstance(pool, QueuePool)
+        limits.append(pool.size() + pool._max_overflow)
+    assert f"one for each of `max_associations`, up to {limits[0]}, and" in operations
+    assert f"two pools, up to {limits[0]} and {limits[1]}, and" in operations and f"two pools, up to {limits[1]} each, and" in operations
+    assert "`max_connections`" in operations
 
 
 def test_any_service_of_compose_may_be_restarted_without_cutting_off_the_others() -> None:
