@@ -236,6 +236,7 @@ def test_retake_that_is_rejected_again_gives_back_the_first_selection(
     second = ours.wait_for_state(uid("retake"), "analysed", version=2)
     assert second["slots"]["R-CC"]["sop_instance_uid"] == retake.SOPInstanceUID
     assert [loser["rule"] for loser in second["runs"][1]["losers"]] == [7]  # acquired later
+    wait_for_results(ours, orthanc, "retake", 2)  # rejected earlier, the second version would not be sent
     ours.send([rejection("retake", retake)])
     third = ours.wait_for_state(uid("retake"), "analysed", version=3)
     assert third["slots"] == {**first["slots"], "R-CC": third["slots"]["R-CC"]}
