@@ -167,6 +167,7 @@ send_to = ["orthanc"]
             one.wait(30)
         self.process = None
         self.roles = []
+        self.__dict__.pop("_search", None)  # the database may be another one at the next start
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """What a `fourview` command prints; its exit code is checked."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from accounting import Rows, account
 from databases import PostgresProcess, postgres_programs, run
@@ -129,6 +130,49 @@ def test_postgresql_stopped_and_started_in_the_middle(
         found = account(ours.database, ours.files, sender.answered, orthanc, killed=True)
         assert not found.faults, str(found)
         ours.stop()
+    finally:
+        server.remove()
+
+
+def test_roles_start_in_any_order_also_before_their_database(
+    tmp_path: Path, orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess], storescu: str, free_port: Any, postgres_server: str
+) -> None:
+    """Hosts come up after a power cut, the database last: each waits for it, and the page says what is missing."""
+    programs = postgres_programs()
+    assert programs is not None and postgres_server, "the fixture skips where there is none"
+    server = PostgresProcess(programs, free_port(), synchronous_commit="on")
+
+    def page(path: str) -> int:
+        try:
+            return httpx.get(f"{ours.url}{path}", timeout=15, trust_env=False).status_code
+        except httpx.HTTPError:
+            return 0
+
+    try:
+        server.start()
+        run(server.url, "CREATE DATABASE fourview")
+        ours = fourview(orthanc, database=f"{server.url}/fourview")
+        ours.run("db", "upgrade")
+        server.stop()
+        roles = [ours.role(role, host=role) for role in ("web", "work", "receive")]
+        ours.wait_for(lambda: ours.log.read_text().count("waiting for the database") >= 3, "they do not say what they wait for")
+        server.start()
+        ours.wait_for(lambda: page("/readyz") == 200, "they do not get ready when the database comes", 90)
+        server.stop()
+        assert page("/healthz") == 200 and page("/dicom-web/studies") == page("/readyz") == 503
+        server.start()
+        ours.wait_for(lambda: page("/readyz") == 200, "they do not get ready when the database comes back", 90)
+        sender = Sender(storescu, ours.dicom_port)
+        exam = write_exam(tmp_path / "outgoing", "any order")
+        for one in exam:
+            orthanc.upload(one.path.read_bytes())
+        sender.send(exam)
+        wait_until_settled(ours, 1)
+        assert page("/dicom-web/studies") == 200 and all(one.poll() is None for one in roles)
+        found = account(ours.database, ours.files, sender.answered, orthanc, killed=False)
+        assert not found.faults, str(found)
+        ours.stop()
+        assert [one.returncode for one in roles] == [0, 0, 0]
     finally:
         server.remove()
 

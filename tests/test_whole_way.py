@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -244,6 +245,44 @@ def test_retake_that_is_rejected_again_gives_back_the_first_selection(
     assert third["runs"][2]["run_id"] == first["runs"][0]["run_id"]
     reports = wait_for_results(ours, orthanc, "retake", 3)["SR"]
     assert len({tags["SOPInstanceUID"] for tags in reports}) == 3
+
+
+def test_a_restored_database_writes_over_nothing_that_the_pacs_holds(
+    orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]
+) -> None:
+    """The backup is of last night: today's version 2 is at the PACS and not in it. What is made next is neither of the two again."""
+    orthanc.start()
+    ours = fourview()
+    images = exam("restored")
+    send(ours, orthanc, images)
+    ours.wait_for_state(uid("restored"), "analysed", version=1)
+    wait_for_results(ours, orthanc, "restored", 1)
+    ours.stop()
+    data, backup = ours.folder / "data", ours.folder / "backup"
+    backup.mkdir()
+    for path in data.glob("*.db*"):
+        shutil.copy(path, backup)
+    ours.start()
+    retake = mammogram(View.R_CC, study="restored", image="retake", pixels=breast_pixels(View.R_CC, seed=99), AcquisitionTime="103000")
+    ours.send([retake])
+    ours.wait_for_state(uid("restored"), "analysed", version=2)
+    before = wait_for_results(ours, orthanc, "restored", 2)
+    ours.stop()
+    for path in data.glob("*.db*"):
+        path.unlink()
+    for path in backup.iterdir():
+        shutil.copy(path, data)
+    assert "number 1001 or higher" in ours.run("db", "restored", "--reason", "disk lost")
+    ours.start()
+    assert ours.show(uid("restored"))["runs"][-1]["number"] == 1
+    ours.send([retake])  # the PACS, or `reconcile --fetch`, sends what the backup does not know
+    ours.wait_for_state(uid("restored"), "analysed", version=1001)
+    after = wait_for_results(ours, orthanc, "restored", 3)
+    for kind in ("SR", "OT"):
+        earlier, later = (
+            {(tags["InstanceNumber"], tags["SOPInstanceUID"], tags["ID"]) for tags in found[kind]} for found in (before, after)
+        )
+        assert earlier < later and {number for number, *_ in later} == {"9999", "9998", "8999"}, "newest first"
 
 
 def test_pacs_down_then_up_costs_no_second_inference(orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]) -> None:

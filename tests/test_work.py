@@ -248,6 +248,28 @@ def test_a_worker_that_is_told_to_stop_hands_back_what_it_does_not_finish(site: 
     assert "did not stop in time" not in here.logs()
 
 
+def test_a_study_that_is_forgotten_while_it_is_read_leaves_nothing_and_stops_nobody(site: Callable[[float], Site]) -> None:
+    here = site(4.0)
+    here.fourview("host", "work")
+    here.receive("forgotten")
+    here.until(here.begun, "nothing is read")
+    forgets = here.fourview("desk", "forget", uid("forgotten"), "--yes", "--json", "--reason", "asked")
+    here.receive("kept")
+    assert forgets.wait(60) == 0, here.logs()
+    told = json.loads((here.folder / "desk.log").read_text())
+    assert told[0]["images"] == 4 and told[0]["left"] == []
+    here.wait_for_result("kept")
+    for table in (tables.study, tables.instance, tables.score, tables.timeline):
+        assert {row.study_instance_uid for row in here.rows(sa.select(table.c.study_instance_uid))} == {uid("kept")}
+    linked = {name for row in here.rows(sa.select(tables.instance.c.file_name)) for name in row}
+    linked |= {name for row in here.rows(sa.select(tables.score.c.preview_file, tables.score.c.heat_map_file)) for name in row}
+    linked |= {name for row in here.rows(sa.select(tables.result_object.c.file_name, tables.result_object.c.png_file)) for name in row}
+    assert {f"{path.parent.name}/{path.name}" for path in here.files.root.glob("??/*")} == linked - {None}
+    assert not here.engine_says("SELECT 1 FROM {}workflow_status WHERE workflow_uuid LIKE :uid", uid=f"%{uid('forgotten')}%")
+    assert "Traceback" not in (here.folder / "host.log").read_text(), here.logs()
+    assert len(here.leases()) == 1
+
+
 def test_a_spent_workflow_strands_no_row_and_tells_nothing_of_patients(site: Callable[[float], Site]) -> None:
     here = site(3.0)
     here.fourview("host", "work")
