@@ -235,12 +235,6 @@ def declare_restored(config: Config, *, person: str, why: str) -> int:
     return restored(_current(write_engine(config.store.database)), person=person, why=why)
 
 
-def create_database_if_new(config: Config) -> None:
-    """Make the tables of a database that has none; an older schema is left to `fourview db upgrade`."""
-    if schema_revision(write_engine(config.store.database)) is None:
-        upgrade_database(config)
-
-
 def wait_for_database(config: Config, stopped: threading.Event, *, create: bool = False) -> None:
     """Return when the database answers and has its tables; `create`: make them when it has none. Processes may start in any order.
 

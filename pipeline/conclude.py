@@ -75,7 +75,7 @@ def _or_give_up(step: Callable[[Workshop, str], T], shop: Workshop, study_instan
     except (DatabaseAway, OSError) as error:
         if not isinstance(error, FileGone):
             log.warning(
-                "study waits for disk or database study_instance_uid=%s reason=%s",
+                "study waits for disk or database study_instance_uid=%s reason=%r",
                 study_instance_uid,
                 getattr(error, "strerror", None) or type(error).__name__,
             )

@@ -70,14 +70,14 @@ def _read(shop: Workshop, task: ScoreTask, workflow_id: str) -> None:
         return
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%s", task.sop_instance_uid, reason)
+        log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%r", task.sop_instance_uid, reason)
         shop.scoring.postpone(score_id, f"the disk is away or full ({reason}); it will be tried again", workflow_id=workflow_id)
         return
     except (DatabaseAway, UnknownStudy):
         raise
     except (DecodeFailed, ModelError) as error:
         permanent = error.permanent if isinstance(error, DecodeFailed) else True
-        log.warning("image not read sop_instance_uid=%s permanent=%s reason=%s", task.sop_instance_uid, permanent, error)
+        log.warning("image not read sop_instance_uid=%s permanent=%s reason=%r", task.sop_instance_uid, permanent, str(error))
         shop.scoring.fail(score_id, str(error), permanent=permanent, workflow_id=workflow_id)
         return
     except Exception as error:  # the one catch-all of a worker: a surprise becomes a failed view, not a stuck study

@@ -83,7 +83,7 @@ def _remove(files: Files, gone: Sequence[Gone]) -> None:
         try:
             files.remove(one.file_name)
         except OSError as error:  # it has no row any more: the janitor finds it
-            log.warning("file not removed, the janitor will try again file=%s reason=%s", one.file_name, error.strerror)
+            log.warning("file not removed, the janitor will try again file=%s reason=%r", one.file_name, error.strerror)
 
 
 def tidy(retention: Retention, files: Files, *, folders: Sequence[str] | None = None) -> dict[str, Any]:

@@ -172,7 +172,7 @@ class Worker:
                     self._beat()
             except DatabaseAway as error:
                 # A database that is away or busy comes back; nothing is lost meanwhile, since nothing was answered.
-                log.warning("database not reachable, trying again reason=%s", error.orig)
+                log.warning("database not reachable, trying again reason=%r", str(error.orig))
                 stopped.wait(1.0)
             _woken.wait(TICK_SECONDS)
 

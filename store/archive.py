@@ -181,6 +181,8 @@ class Archive:
             disposition = {Kept.OWN_RESULT: Disposition.OWN_RESULT, Kept.IGNORED: Disposition.IGNORED, Kept.NEW: Disposition.RECEIVED}[kept]
             values = asdict(reception)
             values.pop("ignored")
+            if own:
+                values["file_name"] = None  # the caller removes it: the object is kept as a result
             inserted = insert_or_ignore(
                 connection,
                 tables.instance,

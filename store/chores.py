@@ -34,14 +34,16 @@ class Chores:
                 sa.or_(row.c.done_at.is_(None), row.c.done_at <= now - timedelta(seconds=every_seconds)),
                 sa.or_(row.c.begun_at.is_(None), row.c.begun_at <= now - timedelta(seconds=max(abandoned_seconds, every_seconds))),
             )
-            taken = connection.execute(sa.update(row).where(due).values(begun_at=now, begun_by=process))
+            # `done_at` from now on, so that whoever asks for it while it is being done is not taken for whoever asked before.
+            taken = connection.execute(sa.update(row).where(due).values(begun_at=now, begun_by=process, done_at=now))
             return taken.rowcount == 1
 
     def done(self, name: str, outcome: Mapping[str, Any]) -> None:
-        """It is done; the next time counts from now."""
+        """It is done; the next time counts from now, unless somebody asked for it meanwhile."""
         row = tables.chore
         with self._engine.begin() as connection:
-            values = {"begun_at": None, "begun_by": "", "done_at": self._clock(connection), "outcome": dict(outcome)}
+            done_at = sa.case((row.c.done_at.is_(None), None), else_=self._clock(connection))
+            values = {"begun_at": None, "begun_by": "", "done_at": done_at, "outcome": dict(outcome)}
             connection.execute(sa.update(row).where(row.c.name == name).values(**values))
 
     def outcome(self, name: str) -> dict[str, Any] | None:
@@ -65,7 +67,7 @@ class Chores:
             connection.execute(sa.update(row).where(row.c.name == name).values(done_at=None))
 
     def give_back(self, process: str) -> None:
-        """`process` begins anew or ends: what it had begun is free for others."""
+        """`process` begins anew or ends: what it had begun and not done is to be done as soon as anybody looks."""
         row = tables.chore
         with self._engine.begin() as connection:
-            connection.execute(sa.update(row).where(row.c.begun_by == process).values(begun_at=None, begun_by=""))
+            connection.execute(sa.update(row).where(row.c.begun_by == process).values(begun_at=None, begun_by="", done_at=None))

@@ -62,6 +62,19 @@ def test_what_came_of_a_chore_is_laid_aside_when_it_is_not_done_any_more(engine:
     assert book.outcome("reconcile") == {}
 
 
+def test_what_is_asked_for_while_it_is_being_done_is_done_again(engine: sa.Engine) -> None:
+    clock = Clock()
+    book = Chores(engine, clock=clock)
+    book.ask("reconcile")
+    assert book.begin("reconcile", 600, "a")
+    book.ask("reconcile")
+    assert not book.begin("reconcile", 600, "b"), "not at the same time"
+    book.done("reconcile", {})
+    assert book.begin("reconcile", 600, "b")
+    book.done("reconcile", {})
+    assert not book.begin("reconcile", 600, "b")
+
+
 def test_a_database_that_is_away_in_the_middle_of_a_chore_puts_it_off_and_no_longer(engine: sa.Engine) -> None:
     """What makes room on the disk must not stand still for an hour because the database was busy once; nor may what failed."""
     book = Chores(engine)

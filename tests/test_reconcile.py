@@ -310,6 +310,7 @@ def test_the_alerts_own_command_settles_it(site: Site, source: OrthancProcess, m
 
 def test_what_a_comparison_said_goes_when_it_is_switched_off(site: Site, source: OrthancProcess) -> None:
     site.book.ask("reconcile")
+    assert site.book.begin("reconcile", 0, "worker")
     site.book.done("reconcile", {"never_seen": [uid("never")], "error": "the PACS does not answer"})
     assert told(site) == ["reconcile", "never seen"]
     off = Site(site.path.parent, str(site.engine.url.render_as_string(hide_password=False)), source.url, "off")
