@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Mapping
 
 from listener.config import Config
+from listener.keeping import ignored_because, keep_file, kept_for
 from listener.keys import Refused, Status, check_uids, read_keys
 from listener.parts import image_kinds
-from listener.scp import ignored_because, keep_file, kept_for
 from pipeline.orthanc import FetchFailed, fetch_study
 from pipeline.send import Pacs
 from store.archive import Archive, Kept

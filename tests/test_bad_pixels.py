@@ -27,7 +27,8 @@ from pydicom.uid import JPEG2000Lossless
 
 from listener import parts
 from listener.config import load
-from listener.scp import check_uids, keep_file, read_keys
+from listener.keeping import keep_file
+from listener.keys import check_uids, read_keys
 from pipeline import conclude, read, work
 from pipeline.model import ModelError, load_classifier, read_card
 from store.files import Files

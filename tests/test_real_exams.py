@@ -18,7 +18,7 @@ from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
 from stepped_store import SteppedStore
 
 from listener.demo_exams import EXAMS, REPAIRS, Repair, Source, repaired, sources
-from listener.scp import SOP_CLASSES
+from listener.keeping import SOP_CLASSES
 from pipeline.pixels import breast_edge
 from store.study import HANGING_ORDER, ImageKind, View
 from store.view import contradicted_by, resolve_view

@@ -36,8 +36,9 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
 from listener.guard import Limits
+from listener.keeping import KEPT, SOP_CLASSES, kept_for
 from listener.keys import Refused, Status, is_uid, read_keys
-from listener.scp import KEPT, SOP_CLASSES, CannotListen, StorageScp, kept_for
+from listener.scp import CannotListen, StorageScp
 from store.archive import Archive, Busy, Kept, Reception
 from store.database import upgrade, write_engine
 from store.files import Files
@@ -486,7 +487,7 @@ def test_a_class_sent_under_another_classes_context_is_refused(door: Callable[..
 
 def test_an_object_above_its_limit_is_refused(door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch) -> None:
     fourview = door()
-    monkeypatch.setattr("listener.scp._BY_UID", {sop_class.uid: _with_limit(sop_class, 1024) for sop_class in SOP_CLASSES})
+    monkeypatch.setattr("listener.keeping.BY_UID", {sop_class.uid: _with_limit(sop_class, 1024) for sop_class in SOP_CLASSES})
     [answer] = fourview.send(mammogram())
     assert answer.Status == Status.TOO_LARGE
     assert fourview.unfinished_files() == []

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from fourview_process import PROJECT, SIMULATED_CARD
 from mammograms_made import mammogram, uid
 
-from listener.scp import check_uids, keep_file, read_keys
+from listener.keeping import keep_file
+from listener.keys import check_uids, read_keys
 from listener.serve import CannotServe, exclusive, first_free
 from store import tables
 from store.archive import Archive
