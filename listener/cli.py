@@ -198,7 +198,9 @@ def work(
 
 @app.command()
 def web(context: typer.Context, child: Child = False) -> None:
-    """Answer QIDO-RS, WADO-RS, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
+    """Answer QIDO-RS, WADO-RS, STOW-RS, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
+    from listener import stow
+    from listener.keeping import kept_for
     from listener.metrics import exposition
     from listener.web import CannotListen, create_app, run
 
@@ -216,11 +218,18 @@ def web(context: typer.Context, child: Child = False) -> None:
 
     watch, claims = parts.open_watch(config), parts.open_claims(config)
     metrics = exposition(watch.condition.facts, watch.free_bytes, watch.limits.min_free_bytes, package_version("fourview"))
-    application = create_app(results=search, file_path=files.path, ready=ready, metrics=metrics)
+    entrance = stow.Entrance(
+        archive=parts.open_archive(config),
+        files=files,
+        kept=kept_for(parts.image_kinds(config)),
+        ae_title=config.dicom.ae_title,
+        strict=config.dicom.strict,
+    )
+    application = create_app(results=search, file_path=files.path, ready=ready, metrics=metrics, entrance=entrance)
     with first_free(parts.data_folder(config), "web") as index:
         process = parts.process_name("web", index)
         beside = [
-            threading.Thread(target=_live, args=[claims, process, "web", Figures(), stopped], daemon=True),
+            threading.Thread(target=_live, args=[claims, process, "web", entrance.figures, stopped], daemon=True),
             # People must be told that no worker runs: no worker does it.
             threading.Thread(target=do_chores, args=[watch.chores(), parts.open_chores(config), process, stopped], daemon=True),
         ]

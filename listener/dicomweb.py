@@ -67,7 +67,7 @@ _STUDY = "/studies/{study_instance_uid}"
 _SERIES = _STUDY + "/series/{series_instance_uid}"
 _INSTANCE = _SERIES + "/instances/{sop_instance_uid}"
 
-_JSON_OFFERS = (Offer(media_types.DICOM_JSON), Offer(media_types.JSON))
+JSON_OFFERS = (Offer(media_types.DICOM_JSON), Offer(media_types.JSON))
 _IMAGE_OFFERS = (Offer("image/jpeg"), Offer("image/png"))
 _TEXT_OFFERS = (Offer("text/html"), Offer("text/plain"))
 _PILLOW_FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG"}
@@ -104,12 +104,12 @@ class DicomWeb:
     def search(self, level: Level, request: Request) -> Response:
         """PS3.18 10.6: 200 with a list, or 204 when there is nothing (more)."""
         study_instance_uid, series_instance_uid, _ = _uids(request)
-        offer = _negotiate(request, _JSON_OFFERS)
+        offer = negotiate(request, JSON_OFFERS)
         try:
             query = parse_query(request.query_params.multi_items())
         except BadValue as problem:
             raise HTTPException(400, str(problem)) from None
-        base_url = _base_url(request)
+        base_url = base_url_of(request)
         fixed = {Level.STUDY: study_instance_uid, Level.SERIES: series_instance_uid}
         levels = list(Level)[: list(Level).index(level) + 1]
         told = partial(
@@ -122,7 +122,7 @@ class DicomWeb:
         )
         found = _Found(self._results, level, study_instance_uid, series_instance_uid, query)
         entries, total = found.page(MAX_RESULTS if query.limit is None else min(query.limit, MAX_RESULTS), told)
-        response = _json(entries, offer) if entries else Response(status_code=204)
+        response = json_answer(entries, offer) if entries else Response(status_code=204)
         left = total - query.offset - len(entries)
         warnings = [f"There are {left} additional results that can be requested"] if left > 0 else []
         for warning in (*query.warnings, *warnings):
@@ -137,7 +137,7 @@ class DicomWeb:
         offers = [Offer(MULTIPART, media_types.DICOM, syntax)]
         if "sop_instance_uid" in request.path_params:
             offers.append(Offer(media_types.DICOM, transfer_syntax_uid=syntax, explicit=True))
-        offer = _negotiate(request, offers)
+        offer = negotiate(request, offers)
         paths = [self._path(stored) for stored in objects]
         if offer.media_type == media_types.DICOM:
             return FileResponse(paths[0], media_type=f"{media_types.DICOM}; transfer-syntax={syntax}")
@@ -151,9 +151,9 @@ class DicomWeb:
 
     def metadata(self, request: Request) -> Response:
         """PS3.18 10.4.1.1.5: the headers, from the database; pixel data is a link."""
-        offer = _negotiate(request, _JSON_OFFERS)
-        base_url = _base_url(request)
-        return _json([_with_links(stored, base_url) for stored in self._objects(request)], offer)
+        offer = negotiate(request, JSON_OFFERS)
+        base_url = base_url_of(request)
+        return json_answer([_with_links(stored, base_url) for stored in self._objects(request)], offer)
 
     def frames(self, request: Request) -> Response:
         """PS3.18 10.4.1.1.6: frames of an image, uncompressed."""
@@ -180,7 +180,7 @@ class DicomWeb:
             raise HTTPException(404, f"instance {stored.sop_instance_uid} has one frame that can be rendered, number 1")
         if _is_image(stored):
             return self._picture(request, stored, largest=None)
-        offer = _negotiate(request, _TEXT_OFFERS)
+        offer = negotiate(request, _TEXT_OFFERS)
         ds = Dataset.from_json(dict(stored.header))
         if offer.media_type == "text/plain":
             return PlainTextResponse(readable.as_text(ds))
@@ -219,7 +219,7 @@ class DicomWeb:
         return path
 
     def _picture(self, request: Request, stored: StoredObject, *, largest: tuple[int, int] | None) -> Response:
-        offer = _negotiate(request, _IMAGE_OFFERS)
+        offer = negotiate(request, _IMAGE_OFFERS)
         size = _viewport(request.query_params.get("viewport")) or largest
         quality = _number(request, "quality", default=90, ceiling=100)
         picture = _Pixels(self._path(stored)).picture()
@@ -321,7 +321,7 @@ def _uids(request: Request) -> tuple[str | None, str | None, str | None]:
     return study_instance_uid, series_instance_uid, sop_instance_uid
 
 
-def _base_url(request: Request) -> str:
+def base_url_of(request: Request) -> str:
     """Where the client reached us. Some clients leave the port out of Host; without a proxy between, ours is the right one."""
     url = request.base_url
     server = request.scope.get("server")
@@ -331,7 +331,7 @@ def _base_url(request: Request) -> str:
     return str(url).rstrip("/") + PREFIX
 
 
-def _negotiate(request: Request, offers: Sequence[Offer]) -> Offer:
+def negotiate(request: Request, offers: Sequence[Offer]) -> Offer:
     """PS3.18 8.7.4, 8.7.5: the accept parameter comes before the header; 406 when nothing fits."""
     asked = request.query_params.getlist("accept")
     # "+" in a query string is a blank, and no media type has one
@@ -348,8 +348,10 @@ def _described(offer: Offer) -> str:
     return f"{kind}; transfer-syntax={offer.transfer_syntax_uid}" if offer.transfer_syntax_uid else kind
 
 
-def _json(content: list[Header], offer: Offer) -> Response:
-    return Response(json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")), media_type=offer.media_type)
+def json_answer(content: list[Header] | Header, offer: Offer, status_code: int = 200) -> Response:
+    """The DICOM JSON model (PS3.18 F)."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text, media_type=offer.media_type, status_code=status_code)
 
 
 def _multipart(part_type: str, parts: Sequence[Part]) -> Response:
@@ -362,7 +364,7 @@ def _octets(request: Request, parts: Sequence[Iterator[bytes]]) -> Response:
     offers = [Offer(MULTIPART, OCTET_STREAM, ExplicitVRLittleEndian)]
     if len(parts) == 1:
         offers.append(Offer(OCTET_STREAM, transfer_syntax_uid=ExplicitVRLittleEndian, explicit=True))
-    if _negotiate(request, offers).media_type == OCTET_STREAM:
+    if negotiate(request, offers).media_type == OCTET_STREAM:
         return StreamingResponse(parts[0], media_type=OCTET_STREAM)
     return _multipart(OCTET_STREAM, [Part(f"{OCTET_STREAM}; transfer-syntax={ExplicitVRLittleEndian}", part) for part in parts])
 

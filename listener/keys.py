@@ -28,7 +28,7 @@ from store.header_text import UNREADABLE
 
 
 class Status(IntEnum):
-    """What we answer to a C-STORE (PS3.7 C, PS3.4 B.2.3)."""
+    """What we answer to a C-STORE (PS3.7 C, PS3.4 B.2.3), and as a Failure Reason to STOW-RS."""
 
     SUCCESS = 0x0000  # kept, or ignored on purpose
     SOP_CLASS_NOT_SUPPORTED = 0x0122  # only under `strict`
@@ -37,6 +37,7 @@ class Status(IntEnum):
     INVALID_UID = 0xC001
     CANNOT_PARSE = 0xC002
     TOO_LARGE = 0xC003
+    TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122  # of STOW-RS (PS3.18 I.2.2); C-STORE negotiates
     UNEXPECTED = 0xC211  # a fault of ours; the log has it
 
 

@@ -22,13 +22,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from listener.dicomweb import create_router
+from listener import dicomweb, stow
 from store.database import DatabaseAway
 from store.search import Search
 
 logger = logging.getLogger(__name__)
 
-#: Nothing that we answer today reads a body; STOW-RS will raise its own limit.
+#: STOW-RS has a limit of its own.
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 8192
 
@@ -50,16 +50,19 @@ def create_app(
     file_path: Callable[[str], Path],
     ready: Callable[[], list[str]],
     metrics: Callable[[], tuple[bytes, str]] | None = None,
+    entrance: stow.Entrance | None = None,
 ) -> FastAPI:
     """The application. `file_path` finds the file that a stored object names; `ready` returns what keeps us from working, in words;
-    `metrics` what Prometheus reads, and its content type."""
+    `metrics` what Prometheus reads, and its content type. Without an `entrance` nothing is stored."""
     # the pages of /docs and /redoc load scripts from elsewhere, which a hospital's network does not reach
     app = FastAPI(title="Fourview", version=_version(), docs_url=None, redoc_url=None)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
     app.add_middleware(Shield)
     app.add_exception_handler(RequestValidationError, _refuse_without_echo)
     app.add_exception_handler(DatabaseAway, _come_back_later)
-    app.include_router(create_router(results, file_path))
+    app.include_router(dicomweb.create_router(results, file_path))
+    if entrance is not None:
+        app.include_router(stow.create_router(entrance))
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:

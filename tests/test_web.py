@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from results_made import ResultsMade, report
 from serving import serving
 
@@ -37,8 +37,8 @@ def client(app: FastAPI) -> Iterator[httpx.Client]:
         return value
 
     @app.post("/body")
-    async def body(content: bytes) -> int:
-        return len(content)
+    async def body(request: Request) -> int:
+        return len(await request.body())
 
     with serving(app) as base_url, httpx.Client(base_url=base_url, trust_env=False) as client:
         yield client
@@ -116,8 +116,8 @@ def test_a_bad_parameter_is_named_but_not_repeated(client: httpx.Client) -> None
 
 def test_long_queries_and_bodies_are_refused(client: httpx.Client) -> None:
     assert client.get("/dicom-web/studies?PatientName=" + "a" * 10_000).status_code == 414
-    assert client.post("/dicom-web/studies", content=b"x" * (web.MAX_BODY_BYTES + 1)).status_code == 413
-    assert client.post("/dicom-web/studies", content=(b"x" * 65536 for _ in range(17))).status_code in (405, 413)
+    assert client.post("/body", content=b"x" * (web.MAX_BODY_BYTES + 1)).status_code == 413
+    assert client.post("/body", content=(b"x" * 65536 for _ in range(17))).status_code == 413
 
 
 def test_a_taken_port_is_said_in_words(app: FastAPI) -> None:

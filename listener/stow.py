@@ -1,0 +1,420 @@
+"""STOW-RS, the second entrance for images: PS3.18 10.5 (Store transaction), I.2 (Store Instances Response). The keeping is that of C-STORE.
+
+Each part of the body streams into a file and is kept when its end has come; the answer is written when the last commit has returned. So
+what came whole is kept also when the client goes away in the middle, as it is with C-STORE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.routing import request_response
+
+from listener import media_types
+from listener.dicomweb import JSON_OFFERS, PREFIX, base_url_of, json_answer, negotiate
+from listener.keeping import BY_UID, Keeps, check_size, disk_fault, ignored_because, keep_file, printable, stripped
+from listener.keys import Keys, Refused, Status, check_uids, is_uid, read_keys
+from listener.multipart import BadMultipart, MultipartReader, PartBegins, PartEnds
+from pipeline.figures import Figures
+from store.archive import Kept
+from store.files import RESERVE, Files
+
+log = logging.getLogger(__name__)
+
+#: As for C-STORE: no instance is larger, and the volume is asked this often while one streams in.
+MAX_INSTANCE_BYTES = 2 * 1024**3 + 64 * 1024**2
+SPACE_EVERY_BYTES = 16 * 1024**2
+#: One request; what it holds beyond must come in another one.
+MAX_REQUEST_BYTES = 64 * 1024**3
+MAX_PARTS = 10_000
+#: A client that sends nothing for so long is given up, as an association is.
+SILENCE_SECONDS = 60.0
+
+_PREAMBLE_BYTES = 128
+#: File meta information (PS3.10 7.1) is never longer in earnest.
+_META_BYTES = 65536
+_LONG_LENGTHS = (b"OB", b"OW", b"OD", b"OF", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ")
+_RETRY = {"Retry-After": "30"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrance:
+    """What is needed to keep. `kept`: the SOP Class UIDs of what the site keeps (`listener.keeping.kept_for`)."""
+
+    archive: Keeps
+    files: Files
+    kept: frozenset[str]
+    ae_title: str
+    strict: bool = False
+    requests_at_once: int = 32
+    figures: Figures = field(default_factory=Figures)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of one part: `status` is its Failure Reason, or Success. UIDs are "" when they could not be read."""
+
+    status: Status
+    comment: str = ""
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    http_status: int = 409  # of the answer, should all parts have failed so
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was not accepted."""
+        return self.status is not Status.SUCCESS
+
+
+def create_router(entrance: Entrance) -> APIRouter:
+    """`POST /studies` and `POST /studies/{study}` below the service's prefix."""
+    router = APIRouter()
+    endpoint = RequestBodyLimitMiddleware(request_response(StowRs(entrance).store), max_body_size=MAX_REQUEST_BYTES)
+    for path in ("/studies", "/studies/{study_instance_uid}"):
+        router.add_route(PREFIX + path, endpoint, methods=["POST"], include_in_schema=False)  # type: ignore[arg-type] # Starlette takes ASGI
+    return router
+
+
+class StowRs:
+    """The Store transaction."""
+
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+        self._running = 0
+
+    async def store(self, request: Request) -> Response:
+        """PS3.18 10.5: 200 when all instances are kept, 202 some, 409 none; 503 when none for want of room or of the database."""
+        study_instance_uid = request.path_params.get("study_instance_uid", "")
+        if study_instance_uid and not is_uid(study_instance_uid):
+            raise HTTPException(400, "the study in the path is no UID: numbers with dots between them, at most 64 characters")
+        offer = negotiate(request, JSON_OFFERS)
+        reader = _reader(request)
+        if self._running >= self._entrance.requests_at_once:
+            raise HTTPException(503, "too many are storing at this moment; try again later", headers=_RETRY)
+        if not await run_in_threadpool(self._entrance.files.has_room):
+            raise HTTPException(503, "the disk is nearly full; try again later", headers=_RETRY)
+        body = _Body(self._entrance, reader, study_instance_uid)
+        self._running += 1
+        try:
+            async for piece in _pieces(request):
+                await run_in_threadpool(body.take, piece)
+            body.close()
+        except BadMultipart as problem:
+            body.stored.append(Stored(Status.CANNOT_PARSE, str(problem), http_status=400))
+        except ClientDisconnect:
+            log.warning("a client went away while it stored kept=%d", sum(not one.failed for one in body.stored))
+            raise HTTPException(400, "the body was not sent to its end") from None
+        finally:
+            self._running -= 1
+            body.abandon()
+        return _answer(request, offer, body.stored)
+
+
+class _Body:
+    """One request's body on its way to the store. Used by one thread at a time."""
+
+    def __init__(self, entrance: Entrance, reader: MultipartReader, study_instance_uid: str) -> None:
+        self.stored: list[Stored] = []
+        self._entrance = entrance
+        self._reader = reader
+        self._study_instance_uid = study_instance_uid
+        self._part: _Part | None = None
+
+    def take(self, piece: bytes) -> None:
+        """A further piece of the body. Raises BadMultipart."""
+        for event in self._reader.feed(piece):
+            if isinstance(event, PartBegins):
+                if len(self.stored) == MAX_PARTS:
+                    raise BadMultipart(f"more than {MAX_PARTS} parts in one request; send the rest in another one")
+                self._part = _Part(event.headers, self._entrance.files)
+            elif self._part is not None and isinstance(event, PartEnds):
+                self._keep(self._part)
+                self._part = None
+            elif self._part is not None and isinstance(event, bytes):
+                self._part.write(event)
+
+    def close(self) -> None:
+        """The body has ended. Raises BadMultipart when it is not whole, or has nothing in it."""
+        self._reader.close()
+        if not self.stored:
+            raise BadMultipart("the body has no part")
+
+    def abandon(self) -> None:
+        """Whatever happens: what was not kept goes."""
+        if self._part is not None:
+            self._part.close()
+
+    def _keep(self, part: _Part) -> None:
+        """As `StorageScp.handle_store` does it for a message."""
+        started = time.monotonic()
+        keys: Keys | None = None
+        named = Stored(Status.SUCCESS)
+        try:
+            part.finish()
+            if not self._entrance.files.has_room():
+                raise Refused(Status.OUT_OF_RESOURCES, "the disk is nearly full; try again later")
+            meta = read_meta(part.path)
+            named = Stored(Status.SUCCESS, "", meta.sop_class_uid, meta.sop_instance_uid)
+            check_size(part.size_bytes, meta.sop_class_uid)  # before anything of the data set is parsed
+            _check_transfer_syntax(meta)
+            keys = read_keys(part.path)
+            if keys.sop_instance_uid:
+                named = Stored(Status.SUCCESS, "", keys.sop_class_uid, keys.sop_instance_uid)
+            outcome = self._store(part, keys, meta)
+        except Refused as refusal:
+            outcome = "refused"
+            named = Stored(refusal.status, refusal.comment, named.sop_class_uid, named.sop_instance_uid, part.http_status)
+        except OSError as error:
+            outcome = "refused"
+            named = Stored(Status.OUT_OF_RESOURCES, disk_fault(error), named.sop_class_uid, named.sop_instance_uid)
+        except Exception:
+            # As at the other entrance: the parts behind this one shall come in, and the client shall know which one did not.
+            log.exception("reception failed sop_instance_uid=%s", printable(named.sop_instance_uid))
+            comment = "internal error of the receiver; its log says more"
+            outcome, named = "failed", Stored(Status.UNEXPECTED, comment, named.sop_class_uid, named.sop_instance_uid, 500)
+        finally:
+            part.close()
+        seconds = time.monotonic() - started
+        self._entrance.figures.add("instances_received", outcome)
+        self._entrance.figures.took("stage_seconds", "reception", seconds)
+        log.log(
+            logging.WARNING if named.failed else logging.INFO,
+            "instance outcome=%r status=0x%04X study_instance_uid=%s sop_instance_uid=%s sop_class_uid=%s entrance=stow "
+            "size_bytes=%d seconds=%.3f comment=%r",
+            outcome,
+            named.status,
+            printable(keys.study_instance_uid if keys else ""),
+            printable(named.sop_instance_uid),
+            printable(named.sop_class_uid),
+            part.size_bytes,
+            seconds,
+            named.comment,
+        )
+        self.stored.append(named)
+
+    def _store(self, part: _Part, keys: Keys, meta: Meta) -> str:
+        """Keep one instance; returns a word for the log or raises Refused."""
+        check_uids(keys)
+        if meta.sop_class_uid not in ("", keys.sop_class_uid):
+            raise Refused(Status.DOES_NOT_MATCH, "SOPClassUID differs between file meta and data set")
+        if meta.sop_instance_uid not in ("", keys.sop_instance_uid):
+            raise Refused(Status.DOES_NOT_MATCH, "SOPInstanceUID differs between file meta and data set")
+        if self._study_instance_uid not in ("", keys.study_instance_uid):
+            raise Refused(Status.DOES_NOT_MATCH, "the instance is of another study than the URL")
+        sop_class = BY_UID.get(keys.sop_class_uid)
+        if sop_class is None:
+            raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, "this SOP class is not supported")
+        if keys.transfer_syntax_uid not in sop_class.transfer_syntaxes:
+            raise Refused(Status.TRANSFER_SYNTAX_NOT_SUPPORTED, "this class is not taken in this transfer syntax")
+        check_size(part.size_bytes, keys.sop_class_uid)
+        ignored = ignored_because(keys, self._entrance.kept)
+        if ignored and self._entrance.strict:
+            raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, f"not accepted: {ignored}")
+        kept = keep_file(
+            keys,
+            part.path,
+            ignored,
+            archive=self._entrance.archive,
+            files=self._entrance.files,
+            calling_ae_title="",  # HTTP has none
+            called_ae_title=self._entrance.ae_title,
+            origin="stow",
+        )
+        if ignored and kept is Kept.IGNORED:
+            self._entrance.figures.add("instances_ignored", ignored)
+        return kept.value
+
+
+class _Part:
+    """A part that streams into a file of `incoming`. What cannot be kept is remembered and the rest dropped, so that the parts behind it
+    still come in. Its preamble is not kept: no reader of DICOM looks at it, and another program might run it (PS3.10 7.5)."""
+
+    def __init__(self, headers: Mapping[str, str], files: Files) -> None:
+        self.path = files.incoming / f"{secrets.token_hex(16)}.dcm"
+        self.size_bytes = 0
+        self.http_status = 409
+        self._files = files
+        self._looked_at = 0
+        self._file: BinaryIO | None = None
+        self._fault: Refused | OSError | None = None
+        content_type = headers.get("content-type", "")
+        if "content-type" not in headers:
+            self._refuse(400, "a part has no Content-Type; write application/dicom")
+        elif [one.media_type for one in media_types.parse_accept(content_type)] != [media_types.DICOM]:
+            self._refuse(415, "a part is not of the type application/dicom")
+        elif headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
+            self._refuse(415, "a part is encoded; send its bytes as they are")
+        else:
+            try:
+                self._file = self.path.open("xb", buffering=0)
+            except OSError as error:
+                self._fault = error
+
+    def write(self, data: bytes) -> None:
+        """Append; never raises."""
+        self.size_bytes += len(data)
+        if self._file is None or self._fault is not None:
+            return
+        try:
+            if self.size_bytes > MAX_INSTANCE_BYTES:
+                raise Refused(Status.TOO_LARGE, f"larger than {MAX_INSTANCE_BYTES // 1024**2} MiB")
+            if self.size_bytes - self._looked_at >= SPACE_EVERY_BYTES:
+                self._looked_at = self.size_bytes
+                if not self._files.has_room(RESERVE):
+                    raise Refused(Status.OUT_OF_RESOURCES, "the disk is nearly full; try again later")
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except (Refused, OSError) as fault:
+            self._fault = fault
+            self.close()  # its room is wanted back now, not at the end of the request
+
+    def finish(self) -> None:
+        """The part has come whole. Raises what went wrong with it."""
+        if self._fault is None and self._file is not None:
+            with self._file as file:
+                if self.size_bytes >= _PREAMBLE_BYTES:
+                    file.seek(0)
+                    file.write(bytes(_PREAMBLE_BYTES))
+        if self._fault is not None:
+            raise self._fault
+
+    def close(self) -> None:
+        """Never raises; the file is gone, unless it was kept under another name."""
+        with contextlib.suppress(OSError):  # the janitor finds it
+            if self._file is not None:
+                self._file.close()
+            self.path.unlink(missing_ok=True)
+
+    def _refuse(self, http_status: int, comment: str) -> None:
+        self._fault, self.http_status = Refused(Status.CANNOT_PARSE, comment), http_status
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What the file meta information of a Part 10 file says (PS3.10 7.1); "" for what it does not."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+def read_meta(path: Path) -> Meta:
+    """The file meta information of a file that comes from anybody: read by hand, with its length limited. Raises Refused."""
+    with path.open("rb") as file:
+        head = file.read(_PREAMBLE_BYTES + 4 + _META_BYTES)
+    position = _PREAMBLE_BYTES + 4
+    if head[_PREAMBLE_BYTES:position] != b"DICM":
+        raise Refused(Status.CANNOT_PARSE, "a part is no DICOM file: DICM is not at byte 128")
+    values: dict[bytes, str] = {}
+    while head[position : position + 2] == b"\x02\x00":
+        tag, vr = head[position : position + 4], head[position + 4 : position + 6]
+        start = position + (12 if vr in _LONG_LENGTHS else 8)
+        end = start + int.from_bytes(head[position + (8 if vr in _LONG_LENGTHS else 6) : start], "little")
+        if end > len(head):
+            raise Refused(Status.CANNOT_PARSE, f"the file meta is cut short or over {_META_BYTES // 1024} KiB")
+        values[tag] = stripped(head[start:end].decode("ascii", "replace"))
+        position = end
+    return Meta(*(values.get(b"\x02\x00" + element, "") for element in (b"\x02\x00", b"\x03\x00", b"\x10\x00")))
+
+
+def _check_transfer_syntax(meta: Meta) -> None:
+    """Before the data set is read, which would be garbage in another byte order, or deflated."""
+    if not meta.transfer_syntax_uid:
+        raise Refused(Status.CANNOT_PARSE, "the file meta information has no TransferSyntaxUID")
+    if not any(meta.transfer_syntax_uid in sop_class.transfer_syntaxes for sop_class in BY_UID.values()):
+        raise Refused(Status.TRANSFER_SYNTAX_NOT_SUPPORTED, "this transfer syntax is not supported")
+
+
+def _reader(request: Request) -> MultipartReader:
+    """What takes the body apart; HTTPException when its type is none that we take."""
+    text = request.headers.get("content-type", "")
+    kinds = media_types.parse_accept(text)
+    kind = kinds[0] if len(kinds) == 1 else media_types.MediaRange("")
+    if kind.media_type != media_types.MULTIPART or kind.parameters.get("type", media_types.DICOM).lower() != media_types.DICOM:
+        raise HTTPException(415, f'send {media_types.MULTIPART}; type="{media_types.DICOM}"; boundary=...')
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(415, "send the body without Content-Encoding")
+    if "boundary" not in kind.parameters:
+        raise HTTPException(400, "the Content-Type names no boundary")
+    try:
+        return MultipartReader(kind.parameters["boundary"])
+    except BadMultipart as problem:
+        raise HTTPException(400, str(problem)) from None
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    """The body as it arrives; HTTPException 408 when nothing comes for a while."""
+    pieces = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise HTTPException(408, f"nothing came for {SILENCE_SECONDS:g} seconds", headers={"Connection": "close"}) from None
+        yield piece
+
+
+def _answer(request: Request, offer: media_types.Offer, stored: list[Stored]) -> Response:
+    """The report; what went wrong stands in Warning headers in words, since the report has only numbers for it."""
+    status, base_url = _http_status(stored), base_url_of(request)
+    words = list(dict.fromkeys(one.comment for one in stored if one.failed))
+    if status in (400, 415):
+        raise HTTPException(status, "; ".join(words))
+    answer = json_answer(report(stored), offer, status)
+    for comment in words[:10]:
+        count = sum(one.comment == comment for one in stored)
+        answer.headers.append("Warning", f"299 {base_url}: {count} of {len(stored)} not stored: {_header(comment)}")
+    if status == 503:
+        answer.headers.update(_RETRY)
+    return answer
+
+
+def report(stored: list[Stored]) -> dict[str, Any]:
+    """The Store Instances Response in the DICOM JSON model (PS3.18 Table I.2-1). We serve no input images, so no Retrieve URL has a
+    value."""
+    sequences: dict[str, list[dict[str, Any]]] = {"00081198": [], "00081199": [], "0008119A": []}
+    for one in stored:
+        reference = {"00081150": _uid(one.sop_class_uid), "00081155": _uid(one.sop_instance_uid)}
+        reason = {"00081197": {"vr": "US", "Value": [int(one.status)]}}
+        if not one.failed:
+            sequences["00081199"].append({**reference, "00081190": {"vr": "UR"}})
+        elif is_uid(one.sop_instance_uid) and is_uid(one.sop_class_uid):
+            sequences["00081198"].append({**reference, **reason})
+        else:
+            sequences["0008119A"].append(reason)
+    return {"00081190": {"vr": "UR"}} | {tag: {"vr": "SQ", "Value": items} for tag, items in sequences.items() if items}
+
+
+def _uid(value: str) -> dict[str, Any]:
+    return {"vr": "UI", "Value": [value]} if value else {"vr": "UI"}
+
+
+def _http_status(stored: list[Stored]) -> int:
+    """PS3.18 Table 10.5.3-1. When nothing was kept for one reason, and that has a status of its own, it is that one."""
+    failed = [one for one in stored if one.failed]
+    if len(failed) < len(stored):
+        return 202 if failed else 200
+    if all(one.status is Status.OUT_OF_RESOURCES for one in failed):
+        return 503
+    reasons = {one.http_status for one in failed}
+    return reasons.pop() if len(reasons) == 1 else 409
+
+
+def _header(words: str) -> str:
+    """Fit to stand in a header: a comment was cut to its length, perhaps behind a blank, and a disk's words may have anything."""
+    return " ".join(words.encode("ascii", "replace").decode().split())
