@@ -202,6 +202,8 @@ def web(context: typer.Context, child: Child = False) -> None:
     from listener import stow
     from listener.keeping import kept_for
     from listener.metrics import exposition
+    from listener.on_demand import Reader
+    from listener.reference_api import create_router
     from listener.web import CannotListen, create_app, run
 
     config, stopped = _role(context, child)
@@ -225,7 +227,15 @@ def web(context: typer.Context, child: Child = False) -> None:
         ae_title=config.dicom.ae_title,
         strict=config.dicom.strict,
     )
-    application = create_app(results=search, file_path=files.path, ready=ready, metrics=metrics, entrance=entrance)
+    reader = Reader(config, parts.open_on_demand(config), files, parts.site_policy(config), entrance.figures)
+    application = create_app(
+        results=search,
+        file_path=files.path,
+        ready=ready,
+        metrics=metrics,
+        entrance=entrance,
+        reference_api=create_router(reader, ready),
+    )
     with first_free(parts.data_folder(config), "web") as index:
         process = parts.process_name("web", index)
         beside = [

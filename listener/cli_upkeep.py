@@ -23,6 +23,7 @@ _WORDS: dict[str, str] = {
     Standing.NEVER_SEEN: "never seen",
     Standing.PARTLY_SEEN: "received in part",
     Standing.ARRIVING: "still arriving",
+    Standing.ON_DEMAND: "read on demand, never sent here",
     Standing.COPY: "copies that the PACS made by modifying or anonymising, not analysed",
     Standing.FORGOTTEN: "forgotten",
     StudyState.HELD: "held",

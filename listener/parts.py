@@ -42,6 +42,7 @@ from store.epoch import restored
 from store.files import Files
 from store.forget import Forgetting, Forgotten
 from store.ledger import Ledger
+from store.on_demand import OnDemand
 from store.pauses import Pauses
 from store.retention import Retention
 from store.scoring import Scoring
@@ -145,6 +146,11 @@ def clearing_away(config: Config) -> Iterator[Callable[[Forgotten], Iterator[str
 def open_scoring(config: Config) -> Scoring:
     """The images that are read; raises OldSchema like `open_archive`."""
     return Scoring(_current(write_engine(config.store.database)))
+
+
+def open_on_demand(config: Config) -> OnDemand:
+    """What people have read; raises OldSchema like `open_archive`."""
+    return OnDemand(_current(write_engine(config.store.database)), read_engine(config.store.database))
 
 
 def open_ledger(config: Config) -> Ledger:
@@ -282,6 +288,18 @@ def policy(config: Config, path: str = "") -> Policy:
         cards={} if path else _Policies(config),
         dialect=config.dialect,
     )
+
+
+def site_policy(config: Config) -> Callable[[], Policy]:
+    """A function that returns the site's policy, read once, when it is first asked for: what needs no model starts without its card."""
+    found: list[Policy] = []
+
+    def read() -> Policy:
+        if not found:
+            found.append(policy(config))
+        return found[0]
+
+    return read
 
 
 def _changed_at(path: str) -> float:

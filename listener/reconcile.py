@@ -48,6 +48,7 @@ class Standing(StrEnum):
     NEVER_SEEN = "never_seen"
     PARTLY_SEEN = "partly_seen"  # some of its instances never came
     ARRIVING = "arriving"  # the PACS received something of it in the last minutes
+    ON_DEMAND = "on_demand"  # never sent here, but a person had some of it read
     COPY = "copy"  # made by the PACS itself, by modifying or anonymising another one
     FORGOTTEN = "forgotten"
 
@@ -135,6 +136,8 @@ def _judge(held: HeldStudy, holdings: Holdings, accounting: Accounting, until: d
         return (known.state if known.state is not None and known.instances else Standing.COPY), [], known
     if held.arrived_at is not None and held.arrived_at > until:
         return Standing.ARRIVING, missing, known
+    if known.on_demand and not known.instances:
+        return Standing.ON_DEMAND, missing, known  # a person has seen it; whether it should have been sent, the list leaves to people
     return (Standing.PARTLY_SEEN if known.instances else Standing.NEVER_SEEN), missing, known
 
 

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import MutableHeaders
@@ -51,9 +51,11 @@ def create_app(
     ready: Callable[[], list[str]],
     metrics: Callable[[], tuple[bytes, str]] | None = None,
     entrance: stow.Entrance | None = None,
+    reference_api: APIRouter | None = None,
 ) -> FastAPI:
     """The application. `file_path` finds the file that a stored object names; `ready` returns what keeps us from working, in words;
-    `metrics` what Prometheus reads, and its content type. Without an `entrance` nothing is stored."""
+    `metrics` what Prometheus reads, and its content type. Without an `entrance` nothing is stored; `reference_api` are the routes of the
+    system that Fourview replaces."""
     # the pages of /docs and /redoc load scripts from elsewhere, which a hospital's network does not reach
     app = FastAPI(title="Fourview", version=_version(), docs_url=None, redoc_url=None)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
@@ -63,6 +65,8 @@ def create_app(
     app.include_router(dicomweb.create_router(results, file_path))
     if entrance is not None:
         app.include_router(stow.create_router(entrance))
+    if reference_api is not None:
+        app.include_router(reference_api)
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:

@@ -1,12 +1,17 @@
-"""HTTP to Orthanc and other DICOMweb servers: fetch the mammograms of a study (PS3.18 10.6 finds the series, 10.4 gets them), and ask
-whether a result arrived (10.6)."""
+"""HTTP to Orthanc and other DICOMweb servers: fetch the mammograms of a study (PS3.18 10.6 finds the series, 10.4 gets them), ask
+whether a result arrived (10.6), and fetch one instance by the id that Orthanc gave it (Orthanc Book, "REST API of Orthanc")."""
 
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
 
 import requests
+import urllib3
 from dicomweb_client import DICOMwebClient
 from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
@@ -62,6 +67,78 @@ def fetch_study(pacs: Pacs, study_instance_uid: str, only: Mapping[str, str] | N
             # the parsers of URL, JSON, multipart and DICOM may quote a patient's data in their messages: only the type is told
             reason = f"{pacs.name} answered no DICOMweb while study {study_instance_uid} was fetched ({type(problem).__name__})"
             raise FetchFailed(f"{reason}: see whether {pacs.url}/dicom-web is the right address", worth_retrying=False) from None
+
+
+class Trouble(Enum):
+    """Why an instance could not be fetched by its id."""
+
+    UNKNOWN = "unknown"  # Orthanc has no such instance
+    SLOW = "slow"
+    AWAY = "away"  # not reachable, or it answers an error
+    TOO_LARGE = "too large"
+
+
+class InstanceNotFetched(Exception):
+    """One instance could not be fetched by its id; the text says why, without addresses and without anything of the answer."""
+
+    def __init__(self, trouble: Trouble, reason: str) -> None:
+        super().__init__(reason)
+        self.trouble = trouble
+
+
+#: What Orthanc calls an instance: SHA-1 of patient, study, series and instance, in five groups.
+_ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+_PIECE_BYTES = 1 << 20
+#: Seconds until connected, and between two pieces of one instance: shorter than a person's patience.
+_INSTANCE_TIMEOUTS = (5.0, 30.0)
+
+
+def fetch_instance(pacs: Pacs, orthanc_id: str, into: Path, *, seconds: float, most_bytes: int) -> None:
+    """Write the file of the instance that Orthanc calls `orthanc_id` to `into`, within so many `seconds`.
+
+    Raises InstanceNotFetched, and OSError when `into` cannot be written.
+    """
+    if not _ORTHANC_ID.fullmatch(orthanc_id):
+        raise InstanceNotFetched(Trouble.UNKNOWN, f"{pacs.name} has no such instance: that is no id as Orthanc gives them")
+    give_up_at = time.monotonic() + seconds
+    slow = InstanceNotFetched(Trouble.SLOW, f"{pacs.name} did not send it within {seconds:g} seconds")
+    connect, read = (min(one, seconds) for one in _INSTANCE_TIMEOUTS)
+    timeouts, address = (connect, read), f"{pacs.url}/instances/{orthanc_id}/file"
+    try:
+        # No redirect is followed: images come from the address that the configuration names, and from no other.
+        with (
+            session(pacs) as http,
+            http.get(address, headers={"Accept-Encoding": "identity"}, stream=True, timeout=timeouts, allow_redirects=False) as answer,
+            into.open("wb") as file,
+        ):
+            if answer.status_code != 200:
+                raise _instance_refused(pacs, answer.status_code)
+            size = 0
+            # What is here, however little: a server that sends a byte now and then must not hold us for ever.
+            while piece := answer.raw.read1(_PIECE_BYTES, decode_content=False):
+                size += len(piece)
+                if size > most_bytes:
+                    raise InstanceNotFetched(Trouble.TOO_LARGE, f"it is larger than {most_bytes >> 20} MiB")
+                if time.monotonic() > give_up_at:
+                    raise slow
+                file.write(piece)
+            if answer.raw.length_remaining:
+                raise InstanceNotFetched(Trouble.AWAY, f"{pacs.name} broke off while it sent it: try again")
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise slow from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as problem:
+        logger.warning("event=instance_not_fetched pacs=%s reason=%s", pacs.name, type(problem).__name__)
+        raise InstanceNotFetched(Trouble.AWAY, f"{pacs.name} is not reachable, or broke off: see whether it runs") from None
+
+
+def _instance_refused(pacs: Pacs, status: int) -> InstanceNotFetched:
+    if status == 404:
+        return InstanceNotFetched(Trouble.UNKNOWN, f"{pacs.name} has no such instance")
+    words = {
+        401: "it refuses our user or password; see user and password_file of this [[pacs]]",
+        403: "our user may not read there, or RemoteAccessAllowed is false in orthanc.json",
+    }
+    return InstanceNotFetched(Trouble.AWAY, f"{pacs.name} answered {status}: {words.get(status, 'see its log')}")
 
 
 def find_instance_by_dicomweb(pacs: Pacs, *, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Found:

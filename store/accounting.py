@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from store import tables
 from store.database import database_now
 from store.forget import forgotten
+from store.images import Disposition
 from store.study import StudyState
 
 #: So many values stand in one condition: SQLite takes 32,766, and a study seldom has a hundred instances.
@@ -25,6 +26,7 @@ class Known:
     rule: str  # that spoke for it last; "" before any did
     forgotten: bool
     instances: frozenset[str]  # those SOP Instance UIDs that were asked for and are known
+    on_demand: frozenset[str] = frozenset()  # those that were not sent here, but a person had them read
 
 
 class Accounting:
@@ -48,14 +50,17 @@ class Accounting:
                 sa.select(study.c.state, study.c.rule_name).where(study.c.study_instance_uid == study_instance_uid)
             ).first()
             found: set[str] = set()
+            on_demand: set[str] = set()
+            read = instance.c.disposition == Disposition.ON_DEMAND
             for start in range(0, len(wanted), _AT_ONCE):
                 some = wanted[start : start + _AT_ONCE]
-                for table in (instance, result):
-                    mine = sa.and_(table.c.study_instance_uid == study_instance_uid, table.c.sop_instance_uid.in_(some))
-                    found.update(connection.execute(sa.select(table.c.sop_instance_uid).where(mine)).scalars())
+                for table, which, into in ((instance, sa.not_(read), found), (instance, read, on_demand), (result, sa.true(), found)):
+                    mine = sa.and_(table.c.study_instance_uid == study_instance_uid, table.c.sop_instance_uid.in_(some), which)
+                    into.update(connection.execute(sa.select(table.c.sop_instance_uid).where(mine)).scalars())
             return Known(
                 state=StudyState(row.state) if row is not None else None,
                 rule=row.rule_name if row is not None else "",
                 forgotten=forgotten(connection, study_instance_uid),
                 instances=frozenset(found),
+                on_demand=frozenset(on_demand - found),
             )

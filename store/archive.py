@@ -23,7 +23,8 @@ from store.grouping import Release, RequestKind
 from store.header import indexed_values
 from store.images import Disposition
 from store.ledger import DEAD, GIVEN_UP, DeliveryState
-from store.look import Decide, Look, Reading, ReadView
+from store.look import UNSEEN, Decide, Look, Reading, ReadView, header_columns
+from store.on_demand import came_after_all, only_on_demand
 from store.rows import AT_REST, Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
 from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
 from store.view import Resolved
@@ -77,7 +78,7 @@ class Reception:
     file_hash: str  # SHA-256 of the data set without group 0002
     file_name: str | None  # None when nothing but the row is kept
     ignored: str = ""  # why nothing but the row is kept
-    origin: str = "received"  # received | fetched
+    origin: str = "received"  # received | fetched | on-demand
 
 
 @dataclass(frozen=True)
@@ -157,49 +158,45 @@ class Archive:
                     tables.result_object.c.sop_instance_uid == reception.sop_instance_uid
                 )
             ).first()
-            new_study = insert_or_ignore(
-                connection,
-                tables.study,
-                {
-                    "study_instance_uid": reception.study_instance_uid,
-                    "state": StudyState.COLLECTING,
-                    "generation": 1,
-                    "due_at": now,
-                    "first_instance_at": now,
-                    "last_instance_at": now,
-                    "collecting_since": now,
-                    "patient_id": reception.patient_id,
-                    "issuer_of_patient_id": reception.issuer_of_patient_id,
-                    "patient_name": reception.patient_name,
-                    "patient_birth_date": reception.patient_birth_date,
-                },
-            )
+            first = {
+                "state": StudyState.COLLECTING,
+                "generation": 1,
+                "due_at": now,
+                "first_instance_at": now,
+                "last_instance_at": now,
+                "collecting_since": now,
+                "patient_id": reception.patient_id,
+                "issuer_of_patient_id": reception.issuer_of_patient_id,
+                "patient_name": reception.patient_name,
+                "patient_birth_date": reception.patient_birth_date,
+            }
+            new_study = insert_or_ignore(connection, tables.study, {"study_instance_uid": reception.study_instance_uid, **first})
             study = lock_study(connection, reception.study_instance_uid)
             if new_study and forgotten(connection, reception.study_instance_uid):
                 raise _IsForgotten  # under the lock: whoever forgets a study has it
+            # What a person had read of it on demand changes nothing: the study begins now.
+            begins = not new_study and only_on_demand(connection, study)
             kept = Kept.OWN_RESULT if own else Kept.IGNORED if reception.ignored else Kept.NEW
             disposition = {Kept.OWN_RESULT: Disposition.OWN_RESULT, Kept.IGNORED: Disposition.IGNORED, Kept.NEW: Disposition.RECEIVED}[kept]
             values = asdict(reception)
             values.pop("ignored")
             if own:
                 values["file_name"] = None  # the caller removes it: the object is kept as a result
-            inserted = insert_or_ignore(
-                connection,
-                tables.instance,
-                {
-                    **values,
-                    "received_at": now,
-                    "resolved_at": None if kept is Kept.NEW else now,
-                    "disposition": disposition,
-                    "disposition_reason": "a result of ours came back" if own else reception.ignored,
-                },
-            )
-            if not inserted and not (kept is Kept.NEW and self._revive(connection, reception)):
+            values |= {
+                "received_at": now,
+                "resolved_at": None if kept is Kept.NEW else now,
+                "disposition": disposition,
+                "disposition_reason": "a result of ours came back" if own else reception.ignored,
+            }
+            inserted = insert_or_ignore(connection, tables.instance, values)
+            if not inserted and not came_after_all(connection, values) and not (kept is Kept.NEW and self._revive(connection, reception)):
                 return Kept.DUPLICATE
             if kept is Kept.OWN_RESULT:
                 return kept
             changes: dict[str, Any] = {"last_instance_at": now}
-            if kept is Kept.NEW and not new_study:
+            if begins:
+                changes |= {**first, "generation": study.generation + 1, "state_reason": ""}
+            elif kept is Kept.NEW and not new_study:
                 # An ignored object changes nothing but the waiting time; an image must be looked at.
                 changes |= {"generation": study.generation + 1}
             change_study(connection, study.study_instance_uid, **changes)
@@ -219,7 +216,7 @@ class Archive:
                 row.c.sop_instance_uid == reception.sop_instance_uid,
                 row.c.file_hash == reception.file_hash,
                 row.c.file_name.is_(None),
-                row.c.disposition.not_in((Disposition.OWN_RESULT, Disposition.IGNORED)),
+                row.c.disposition.not_in(UNSEEN),
             )
             .values(file_name=reception.file_name, pixels_removed_at=None)
         )
@@ -287,18 +284,7 @@ class Archive:
 
     def _take_in(self, connection: sa.Connection, resolved: Mapping[int, tuple[Resolved, bytes | None]], now: datetime) -> None:
         for instance_id, (found, packed) in resolved.items():
-            values: dict[str, Any] = {
-                "resolved_at": now,
-                "evidence": asdict(found.evidence),
-                "ranking": asdict(found.ranking),
-                "demographics": found.demographics,
-                "rejects": {"title": found.rejection_title, "sop_instance_uids": list(found.rejects), "reason": found.rejection}
-                if found.rejects
-                else None,
-                "header": packed,
-                "image_kind": found.evidence.kind,
-                **found.equipment,
-            }
+            values = {"resolved_at": now, **header_columns(found, packed)}
             row = tables.instance
             connection.execute(sa.update(row).where(row.c.id == instance_id, row.c.resolved_at.is_(None)).values(**values))
             if found.study_date:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from store import acts, tables
 from store.acts import study_key
 from store.database import database_now, insert_or_ignore
+from store.images import Disposition
 from store.rows import lock_study
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Forgotten:
     scores: tuple[int, ...]  # numbers of rows, which workflow ids hold
     deliveries: tuple[int, ...]
     elsewhere: tuple[Elsewhere, ...]
-    senders: tuple[str, ...]  # AE titles that the images came from
+    senders: tuple[str, ...]  # whom the images came from: AE titles, and in words what was fetched on demand
 
     def as_json(self) -> dict[str, Any]:
         """What people are told."""
@@ -156,7 +157,9 @@ def _found(connection: sa.Connection, study_instance_uid: str) -> Forgotten:
         .where(delivery.c.study_instance_uid == study_instance_uid, sent)
         .order_by(delivery.c.id)
     ).all()
-    senders = {row.calling_ae_title for row in mine(instance, instance.c.calling_ae_title)}
+    asked = "the PACS that [study] fetch_from names"  # of what a person had read on demand
+    came = mine(instance, instance.c.calling_ae_title, instance.c.disposition)
+    senders = {asked if row.disposition == Disposition.ON_DEMAND else row.calling_ae_title for row in came}
     return Forgotten(
         study_instance_uid=study_instance_uid,
         images=len(list(mine(instance, instance.c.id))),

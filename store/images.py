@@ -31,6 +31,7 @@ class Disposition(StrEnum):
     REJECTED = "rejected"
     EXCLUDED = "excluded"  # by a person
     FAILED = "failed"
+    ON_DEMAND = "on demand"  # read because a person asked, never sent here; no look at its study sees it
 
 
 #: What may fill a slot, in whatever shape it is: only these raise doubts and say whose the study is.

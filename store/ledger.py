@@ -20,6 +20,7 @@ from store import acts, tables
 from store.correction import Comparison, Correction, Verdict, carried, compare
 from store.database import database_now, one_at_a_time
 from store.grouping import RequestKind
+from store.images import Disposition
 from store.pauses import Paused, is_paused
 from store.rows import Claim, UnknownStudy, change_study, lock_study, move, new_workflow_id, say
 from store.study import Event, Outcome, StudyState, digest
@@ -441,9 +442,10 @@ def _cannot_retry(one: sa.Row[Any]) -> str:
 
 
 def _demographics(connection: sa.Connection, study_instance_uid: str) -> list[str]:
-    """Digests of the patient and study values that the images of a study name."""
+    """Digests of the patient and study values that the images of a study name, those that people had read on demand apart."""
     row = tables.instance
-    query = sa.select(row.c.demographics).where(row.c.study_instance_uid == study_instance_uid, row.c.demographics != "").distinct()
+    sent = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.disposition != Disposition.ON_DEMAND)
+    query = sa.select(row.c.demographics).where(sent, row.c.demographics != "").distinct()
     return list(connection.execute(query).scalars())
 
 

@@ -43,7 +43,7 @@ from store.study import (
     outcome,
     version_number,
 )
-from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS, Ranking, resolve_view
+from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS, Ranking, Resolved, resolve_view
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +171,27 @@ def current_selection(connection: sa.Connection, study_instance_uid: str) -> Map
     return connection.execute(query.where(mine).order_by(version.c.number.desc()).limit(1)).scalar() or {}
 
 
+#: The priority of an image for which a person waits: before all that rules give (1...9), and no rule changes it.
+FIRST = 0
+#: What a look at a study does not see: rows of what was not kept, our own results, and what a person had read on demand.
+UNSEEN = (Disposition.IGNORED, Disposition.OWN_RESULT, Disposition.ON_DEMAND)
+
+
+def header_columns(found: Resolved, packed: bytes | None) -> dict[str, Any]:
+    """What is remembered of an instance once its header was read."""
+    return {
+        "evidence": asdict(found.evidence),
+        "ranking": asdict(found.ranking),
+        "demographics": found.demographics,
+        "rejects": {"title": found.rejection_title, "sop_instance_uids": list(found.rejects), "reason": found.rejection}
+        if found.rejects
+        else None,
+        "header": packed,
+        "image_kind": found.evidence.kind,
+        **found.equipment,
+    }
+
+
 def ask_for_score(
     connection: sa.Connection,
     study_instance_uid: str,
@@ -224,7 +245,7 @@ class Look:
         self.now = now
         row = tables.instance
         found = connection.execute(sa.select(row).where(row.c.study_instance_uid == study.study_instance_uid).order_by(row.c.id)).all()
-        self.rows = {one.id: one for one in found if one.disposition not in (Disposition.IGNORED, Disposition.OWN_RESULT)}
+        self.rows = {one.id: one for one in found if one.disposition not in UNSEEN}
 
     # ------------------------------------------------------------------------------------------------------------- snapshot
 
@@ -431,7 +452,9 @@ class Look:
             if not ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy, priority=priority):
                 theirs = sa.and_(row.c.instance_id == instance_id, row.c.model_key == self.policy.model.key)
                 self.connection.execute(sa.update(row).where(theirs).values(background=False))
-        mine = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting", row.c.priority != priority)
+        mine = sa.and_(
+            row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting", row.c.priority.not_in((priority, FIRST))
+        )
         self.connection.execute(sa.update(row).where(mine).values(priority=priority))
 
     def _cancel_deliveries(self, reason: str) -> None:

@@ -138,8 +138,12 @@ class Search:
         names = ("manufacturer", "manufacturer_model_name", "station_name", "device_serial_number")
         found: dict[tuple[str, ...], dict[str, Any]] = {}
         with self._engine.begin() as connection:
-            query = sa.select(*(row.c[name] for name in names), row.c.evidence, row.c.breast_edge, row.c.disposition).where(
-                row.c.resolved_at > database_now(connection) - timedelta(days=days), row.c.evidence.is_not(None), row.c.modality != "KO"
+            query = (
+                sa.select(*(row.c[name] for name in names), row.c.evidence, row.c.breast_edge, row.c.disposition)
+                .where(
+                    row.c.resolved_at > database_now(connection) - timedelta(days=days), row.c.evidence.is_not(None), row.c.modality != "KO"
+                )
+                .where(row.c.disposition != Disposition.ON_DEMAND)
             )
             for one in connection.execute(query):
                 key = tuple(one._mapping[name] for name in names)

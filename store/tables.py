@@ -153,7 +153,7 @@ instance = sa.Table(
     sa.Column("resolved_at", UtcDateTime),
     sa.Column("pixels_removed_at", UtcDateTime),
     sa.Column("pixels_expire", sa.Boolean, nullable=False, server_default=sa.false()),  # a Key Object says not to keep them longer
-    # candidate | copy | set aside | ignored | own result | key object | doubt | rejected | excluded | failed
+    # candidate | copy | set aside | ignored | own result | key object | doubt | rejected | excluded | failed | on demand
     sa.Column("disposition", sa.String(16), nullable=False, index=True),
     sa.Column("disposition_reason", sa.Text, nullable=False, server_default=""),
     sa.Column("evidence", sa.JSON),

@@ -22,6 +22,7 @@ from orthanc_process import OrthancProcess
 from pydicom.dataset import Dataset
 from stepped_store import FixedRuling, SteppedStore, image
 from test_alerts import LIMITS
+from test_on_demand import ask
 from typer.testing import CliRunner
 
 from listener import cli, parts, reconcile
@@ -233,6 +234,21 @@ def test_a_source_that_offers_dicomweb_only(site: Site, dicomweb_only: http.serv
     assert uid("never") in found["never_seen"]
     assert site.asks("--fetch", code=0)["fetched"] == 3
     assert len(site.received("part")) == 4
+
+
+def test_what_was_read_on_demand_is_told_from_what_was_sent_and_from_what_never_came(site: Site) -> None:
+    """People know of it, so it is not lost; but it was not sent either, so it is not counted as received."""
+    site.receives_its_share()
+    ask(site.store, *exam("never", PatientName="never^Jane")[:2])
+    ask(site.store, exam("part", PatientName="part^Jane")[2])
+    found = site.asks(code=1)
+    assert found["counts"] == {"analysed": 1, "on_demand": 1, "partly_seen": 1, "ignored": 1, "forgotten": 1, "copy": 2}
+    assert found["never_seen"] == [] and found["studies"]["on_demand"] == [uid("never")]
+    assert "read on demand, never sent here:\n  " + uid("never") in site.run("reconcile", "--grace", "0", code=1)
+    assert site.asks("--fetch", code=0)["fetched"] == 1
+    came = sorted(origin for _, origin in site.received("part") if origin != "on-demand")
+    assert came == ["fetched", "fetched", "received", "received"]
+    assert {origin for _, origin in site.received("never")} == {"on-demand"}, "what a person asked for is not routed by that"
 
 
 def test_what_just_arrived_at_the_pacs_may_still_be_on_its_way(site: Site) -> None:

@@ -1,0 +1,253 @@
+"""Images that a person wants read now: fetched from Orthanc by its ids, kept, and read before all others by a worker.
+
+This process has no model: it asks for a score and waits for the row. The images come from `[study] fetch_from` and from nowhere else,
+whatever a request names. What follows of them, and what does not, stands in `store.on_demand`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from anyio import CapacityLimiter, to_thread
+from pydicom.errors import InvalidDicomError
+
+from listener.config import Config
+from listener.fetch import source
+from listener.keys import Keys, Refused, Status, check_uids, read_keys
+from listener.reference_api import Failed, Outcome, Read
+from pipeline.figures import Figures
+from pipeline.model_card import ModelError
+from pipeline.orthanc import FetchFailed, InstanceNotFetched, Trouble, fetch_instance
+from pipeline.send import Pacs
+from store.archive import Reception
+from store.database import DatabaseAway
+from store.files import Files
+from store.header import pack_header, read_header, unpack_header
+from store.header_text import UNREADABLE
+from store.on_demand import ORIGIN, Answer, Asked, NotForReading, OnDemand
+from store.study import HANGING_ORDER, Policy, ViewEvidence
+from store.view import resolve
+
+log = logging.getLogger(__name__)
+
+#: A mammogram may be so large (as by C-STORE).
+MOST_BYTES = 200 << 20
+#: How often it is asked whether the images were read.
+LOOK_SECONDS = 0.1
+#: Images fetched at the same time, of all requests together.
+FETCHES_AT_ONCE = 8
+
+_STATUS = {
+    Trouble.UNKNOWN: HTTPStatus.NOT_FOUND,
+    Trouble.SLOW: HTTPStatus.GATEWAY_TIMEOUT,
+    Trouble.AWAY: HTTPStatus.BAD_GATEWAY,
+    Trouble.TOO_LARGE: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a request waits, in seconds."""
+
+    fetch_seconds: float = 60.0  # for each image to come from Orthanc
+    read_seconds: float = 120.0  # for all of them to be read, once they are here
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    asked: Asked
+    view: str | None
+
+
+class Reader:
+    """Has images read on demand; `policy` says by which model, and raises ModelError when there is none."""
+
+    def __init__(
+        self, config: Config, book: OnDemand, files: Files, policy: Callable[[], Policy], figures: Figures, patience: Patience | None = None
+    ) -> None:
+        self._config = config
+        self._book = book
+        self._files = files
+        self._policy = policy
+        self._figures = figures
+        self._patience = patience or Patience()
+        self._fetches = CapacityLimiter(FETCHES_AT_ONCE)
+        self._looks = CapacityLimiter(FETCHES_AT_ONCE)
+
+    def address(self) -> str:
+        """Where images are fetched from; "" when the configuration names no such place."""
+        try:
+            return source(self._config).url
+        except FetchFailed:
+            return ""
+
+    def notice(self) -> str:
+        """The model that answers, in words for a header of the answer."""
+        try:
+            model = self._policy().model
+        except ModelError:
+            return ""
+        return f"model {model.name} {model.version}" + ("" if model.trained else ", UNTRAINED: the numbers are meaningless")
+
+    async def read(self, orthanc_ids: Sequence[str]) -> list[Outcome]:
+        """What came of each of these instances, in this order; one that fails stops no other."""
+        wanted = list(dict.fromkeys(orthanc_ids))
+        begun = time.monotonic()
+        asked = await asyncio.gather(*(to_thread.run_sync(self._ask, one, limiter=self._fetches) for one in wanted))
+        fetched = time.monotonic()
+        found = dict(zip(wanted, await self._settled(asked), strict=True))
+        for one in found.values():
+            self._figures.add("images_on_demand", "failed" if isinstance(one, Failed) else "read")
+        failed = sum(isinstance(one, Failed) for one in found.values())
+        log.info(
+            "read on demand images=%d failed=%d fetch_seconds=%.3f read_seconds=%.3f",
+            len(wanted),
+            failed,
+            fetched - begun,
+            time.monotonic() - fetched,
+        )
+        return [found[one] for one in orthanc_ids]
+
+    async def _settled(self, asked: Sequence[_Waiting | Failed]) -> list[Outcome]:
+        """Wait until all are read, or nobody can wait any longer."""
+        give_up_at = time.monotonic() + self._patience.read_seconds
+        numbers = [one.asked.score_id for one in asked if isinstance(one, _Waiting)]
+        answers: dict[int, Answer] = {}
+        away = False
+        while numbers:
+            try:
+                answers = await to_thread.run_sync(self._book.answers, numbers, limiter=self._looks)
+                away = False
+            except DatabaseAway as error:  # it may come back, and the images are kept
+                away = True
+                log.warning("database not reachable, trying again reason=%r", str(error.orig))
+            waits = any(one.scores is None and not one.failure for one in answers.values())
+            if not (waits or away) or time.monotonic() > give_up_at:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        return [self._outcome(one, answers, away) for one in asked]
+
+    def _outcome(self, one: _Waiting | Failed, answers: dict[int, Answer], away: bool) -> Outcome:
+        if isinstance(one, Failed):
+            return one
+        answer = answers.get(one.asked.score_id)
+        if answer is not None and answer.scores is not None:
+            scores = answer.scores
+            return Read(view=one.view, classes=scores.classes, probabilities=scores.probabilities)
+        if answer is not None and answer.failure:
+            return Failed(HTTPStatus.INTERNAL_SERVER_ERROR, answer.failure)
+        if away:
+            return _busy()
+        if answer is None:
+            return Failed(HTTPStatus.NOT_FOUND, "its study was forgotten while it waited to be read")
+        seconds = f"{self._patience.read_seconds:g}"
+        return Failed(
+            HTTPStatus.GATEWAY_TIMEOUT,
+            f"it was not read within {seconds} seconds: see whether a worker runs and analysing is not paused; it is read all the same, so "
+            "ask again later",
+        )
+
+    def _ask(self, orthanc_id: str) -> _Waiting | Failed:
+        """Fetch an image, keep it, ask for its score."""
+        try:
+            policy = self._policy()
+            pacs = source(self._config)
+        except ModelError as error:
+            return _no_card(error)
+        except FetchFailed as error:
+            return Failed(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        received = self._files.incoming / f"{secrets.token_hex(16)}.dcm"
+        try:
+            if not self._files.has_room():
+                return Failed(HTTPStatus.INSUFFICIENT_STORAGE, "the disk is nearly full")
+            fetch_instance(pacs, orthanc_id, received, seconds=self._patience.fetch_seconds, most_bytes=MOST_BYTES)
+            return self._keep(received, pacs, policy)
+        except InstanceNotFetched as error:
+            return Failed(_STATUS[error.trouble], str(error))
+        except Refused as refused:
+            status = HTTPStatus.INSUFFICIENT_STORAGE if refused.status is Status.OUT_OF_RESOURCES else HTTPStatus.INTERNAL_SERVER_ERROR
+            return Failed(status, refused.comment)
+        except NotForReading as error:
+            return Failed(HTTPStatus.FORBIDDEN, str(error))
+        except ModelError as error:  # the card that a rule names for its study
+            return _no_card(error)
+        except OSError as error:
+            return Failed(HTTPStatus.INSUFFICIENT_STORAGE, f"the disk fails ({error.strerror or type(error).__name__})")
+        except DatabaseAway as error:
+            log.warning("not kept, database not reachable reason=%r", str(error.orig))
+            return _busy()
+        finally:
+            with contextlib.suppress(OSError):  # the janitor finds it
+                received.unlink(missing_ok=True)
+
+    def _keep(self, received: Path, pacs: Pacs, policy: Policy) -> _Waiting:
+        keys = read_keys(received)
+        check_uids(keys)
+        if keys.damage:
+            raise Refused(Status.CANNOT_PARSE, keys.damage)
+        try:
+            packed = pack_header(read_header(received))
+            resolved = resolve(unpack_header(packed), policy.dialect)
+        except (InvalidDicomError, *UNREADABLE) as error:
+            if isinstance(error, OSError):
+                raise
+            raise Refused(Status.CANNOT_PARSE, f"its header could not be read: {type(error).__name__}") from error
+        file_name = self._files.adopt(received)
+        linked = False
+        try:
+            asked = self._book.ask(_reception(keys, file_name, self._config.dicom.ae_title), resolved, packed, policy)
+            linked = asked.linked
+        except DatabaseAway:
+            linked = True  # perhaps it was committed: without a row the janitor removes it
+            raise
+        finally:
+            if not linked:
+                with contextlib.suppress(OSError):  # the janitor finds it
+                    self._files.remove(file_name)
+        log.info("asked for on demand sop_instance_uid=%s pacs=%s score=%d", keys.sop_instance_uid, pacs.name, asked.score_id)
+        return _Waiting(asked, _view(resolved.evidence))
+
+
+def _reception(keys: Keys, file_name: str, our_ae_title: str) -> Reception:
+    """Without a calling AE title: nobody sent it, and who is silent must not look as if he had."""
+    return Reception(
+        study_instance_uid=keys.study_instance_uid,
+        series_instance_uid=keys.series_instance_uid,
+        sop_instance_uid=keys.sop_instance_uid,
+        sop_class_uid=keys.sop_class_uid,
+        transfer_syntax_uid=keys.transfer_syntax_uid,
+        modality=keys.modality,
+        patient_id=keys.patient_id,
+        issuer_of_patient_id=keys.issuer_of_patient_id,
+        patient_name=keys.patient_name,
+        patient_birth_date=keys.patient_birth_date,
+        calling_ae_title="",
+        called_ae_title=our_ae_title,
+        size_bytes=keys.size_bytes,
+        file_hash=keys.file_hash,
+        file_name=file_name,
+        origin=ORIGIN,
+    )
+
+
+def _view(evidence: ViewEvidence) -> str | None:
+    """The view's name as hung; also of an image that fills no slot, as a magnification, but of none whose side is doubtful."""
+    named = f"{evidence.laterality}-{evidence.view_position}"
+    return named if not evidence.doubt and named in HANGING_ORDER else None
+
+
+def _no_card(error: ModelError) -> Failed:
+    log.error("nothing is read on demand, no model card reason=%r", str(error))  # which names paths
+    return Failed(HTTPStatus.SERVICE_UNAVAILABLE, "the model card cannot be used by the web process: `fourview check` says why")
+
+
+def _busy() -> Failed:
+    return Failed(HTTPStatus.SERVICE_UNAVAILABLE, "the database is busy or away; try again in a few seconds")

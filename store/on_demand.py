@@ -1,0 +1,170 @@
+"""Images that are read because a person asked for it, not because they were sent: kept as instances of their study that no look at it sees.
+
+They are scored, stored and shown, and nothing follows from them: no rule is asked, no slot filled, no version made, nothing sent. Such an
+image that is sent afterwards counts as received like any other; the score that it has already is its score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from store import tables
+from store.database import database_now, insert_or_ignore
+from store.forget import forgotten
+from store.images import Disposition
+from store.look import FIRST, ask_for_score, header_columns, scores_from
+from store.rows import UnknownStudy, change_study, lock_study, say
+from store.study import Policy, Scores, StudyState
+from store.view import Resolved
+
+if TYPE_CHECKING:
+    from store.archive import Reception
+
+ORIGIN = "on-demand"
+_REASON = "read because a person asked; never sent here, and nothing is sent of it"
+#: What stands in a study of which nothing else is here; it is no rule's word.
+_STUDY_REASON = "nothing of it was sent here; images of it were read on demand"
+
+
+class NotForReading(Exception):
+    """An image that is not read, whoever asks; the text says why, in words without UIDs and names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """An image that was asked for. `linked`: its row links to the file that was kept; otherwise the caller removes that file."""
+
+    score_id: int
+    linked: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of a score. `scores` is None and `failure` is empty while it waits."""
+
+    scores: Scores | None
+    failure: str  # why it could not be read
+
+
+class OnDemand:
+    """What people have read. Each public method is one transaction; `reader` never takes a lock."""
+
+    def __init__(self, engine: sa.Engine, reader: sa.Engine, *, clock: Callable[[sa.Connection], datetime] = database_now) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._clock = clock
+
+    def ask(self, reception: Reception, resolved: Resolved, packed: bytes | None, policy: Policy) -> Asked:
+        """Keep an image that a person asked for and have it read before all others, by the model that reads its study.
+
+        What was read already is not read again, unless it failed. Raises NotForReading, and DatabaseAway when nothing was kept.
+        """
+        try:
+            return self._ask(reception, resolved, packed, policy)
+        except UnknownStudy as error:
+            raise NotForReading("its study was forgotten at this moment") from error
+
+    def _ask(self, reception: Reception, resolved: Resolved, packed: bytes | None, policy: Policy) -> Asked:
+        uid = reception.study_instance_uid
+        with self._engine.begin() as connection:
+            now = self._clock(connection)
+            result = tables.result_object.c.sop_instance_uid
+            if connection.execute(sa.select(result).where(result == reception.sop_instance_uid)).first():
+                raise NotForReading("it is a result of Fourview, not an image to be read")
+            begun = {"state": StudyState.IGNORED, "state_reason": _STUDY_REASON, "study_date": resolved.study_date}
+            times = dict.fromkeys(("first_instance_at", "last_instance_at", "collecting_since"), now)
+            names = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date")
+            patient = {name: getattr(reception, name) for name in names}
+            new_study = insert_or_ignore(connection, tables.study, {"study_instance_uid": uid, **begun, **times, **patient})
+            study = lock_study(connection, uid)
+            if new_study and forgotten(connection, uid):
+                raise NotForReading("its study was forgotten here; `fourview forget --allow-again` lets it come again")
+            if only_on_demand(connection, study):
+                change_study(connection, uid, last_instance_at=now)  # retention counts from it; of other studies it is nobody's silence
+            instance_id, linked = _kept(connection, reception, resolved, packed, now)
+            mine = policy.of(study.card)
+            score_id, waits = _wanted(connection, uid, instance_id, mine)
+            row = tables.instance
+            if waits and not linked:
+                values = {"file_name": reception.file_name, "pixels_removed_at": None}
+                gone = sa.and_(row.c.id == instance_id, row.c.file_name.is_(None))
+                linked = connection.execute(sa.update(row).where(gone).values(**values)).rowcount == 1
+            return Asked(score_id=score_id, linked=linked)
+
+    def answers(self, score_ids: Sequence[int]) -> dict[int, Answer]:
+        """What came of these scores so far; one that is absent was forgotten with its study."""
+        row = tables.score
+        with self._reader.begin() as connection:
+            found = connection.execute(sa.select(row.c.id, row.c.state, row.c.scores, row.c.error).where(row.c.id.in_(score_ids))).all()
+        return {
+            one.id: Answer(
+                scores=scores_from(one.scores) if one.state == "scored" else None,
+                failure=(one.error or "it could not be read") if one.state == "failed" else "",
+            )
+            for one in found
+        }
+
+
+def _kept(connection: sa.Connection, reception: Reception, resolved: Resolved, packed: bytes | None, now: datetime) -> tuple[int, bool]:
+    """The instance's number, and whether its row is new and so links to the file."""
+    row = tables.instance
+    columns = {name: getattr(reception, name) for name in (column.name for column in row.c) if hasattr(reception, name)}
+    read = header_columns(resolved, packed)
+    what = {"disposition": Disposition.ON_DEMAND, "disposition_reason": _REASON, "origin": ORIGIN}
+    inserted = insert_or_ignore(connection, row, {**columns, **read, **what, "received_at": now, "resolved_at": now})
+    same = sa.and_(*(row.c[name] == columns[name] for name in ("study_instance_uid", "sop_instance_uid", "file_hash")))
+    found = connection.execute(sa.select(row.c.id, row.c.header).where(same)).one()
+    if inserted:
+        text = f"{reception.modality} {reception.sop_instance_uid} is read on demand"
+        say(connection, reception.study_instance_uid, now, text)
+    elif found.header is None:
+        # One that was only counted, or that no look has read yet: who reads it needs its header. Its look will take it in all the same.
+        connection.execute(sa.update(row).where(row.c.id == found.id).values(**read))
+    return found.id, inserted
+
+
+def _wanted(connection: sa.Connection, study_instance_uid: str, instance_id: int, policy: Policy) -> tuple[int, bool]:
+    """The number of the image's score by `policy`'s model, and whether it waits to be read; then it comes before all others."""
+    row, image = tables.score, tables.instance
+    mine = sa.and_(row.c.instance_id == instance_id, row.c.model_key == policy.model.key)
+    ask_for_score(connection, study_instance_uid, instance_id, policy, priority=FIRST)
+    found = connection.execute(
+        sa.select(row.c.id, row.c.state, image.c.disposition).join(image, image.c.id == row.c.instance_id).where(mine)
+    ).one()
+    if found.state == "failed" and found.disposition == Disposition.ON_DEMAND:
+        # The cause may be gone. What failed on the normal way is its study's: a person asks to reprocess that.
+        again: dict[str, Any] = {"attempt": 0, "failures": 0, "crashes": 0, "error": "", "due_at": None}
+        connection.execute(sa.update(row).where(row.c.id == found.id).values(state="waiting", priority=FIRST, background=False, **again))
+        return found.id, True
+    waits = found.state == "waiting"
+    if waits:
+        connection.execute(sa.update(row).where(row.c.id == found.id).values(priority=FIRST, background=False))
+    return found.id, waits
+
+
+def only_on_demand(connection: sa.Connection, study: sa.Row[Any]) -> bool:
+    """Whether nothing of a study was ever sent here: what is here of it, people had read."""
+    if study.state != StudyState.IGNORED:
+        return False
+    row = tables.instance
+    other = sa.select(row.c.id).where(row.c.study_instance_uid == study.study_instance_uid, row.c.disposition != Disposition.ON_DEMAND)
+    return connection.execute(other.limit(1)).first() is None
+
+
+def came_after_all(connection: sa.Connection, received: Mapping[str, Any]) -> bool:
+    """An image that was read on demand is sent now: its row becomes that of a reception, with these values; whether there was such a row.
+
+    A file that it had stays behind without a row, since a worker may be reading it; the janitor removes it.
+    """
+    row = tables.instance
+    names = ("study_instance_uid", "sop_instance_uid", "file_hash")
+    same = sa.and_(*(row.c[name] == received[name] for name in names), row.c.disposition == Disposition.ON_DEMAND)
+    values = {**received, "pixels_removed_at": None}
+    if received["file_name"] is None:
+        del values["file_name"], values["pixels_removed_at"]  # only its row is kept of it: what it has goes when its time has come
+    return connection.execute(sa.update(row).where(same).values(**values)).rowcount == 1

@@ -1,0 +1,308 @@
+"""Images that people have read on demand: they are scored and kept, nothing follows from them, and sent later they count like any other."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from io import BytesIO
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+from stepped_store import SteppedStore, exam, image, implicit, rejection, uid
+
+from pipeline.upkeep import retire, tidy
+from store import tables
+from store.accounting import Accounting
+from store.archive import Kept, Reception
+from store.condition import Condition
+from store.forget import Forgetting
+from store.header import pack_header, read_header, unpack_header
+from store.images import Disposition
+from store.ledger import _demographics
+from store.on_demand import ORIGIN, Asked, NotForReading, OnDemand
+from store.study import HANGING_ORDER, View
+from store.view import resolve
+
+DAY = 24 * 3600.0
+
+
+def ask(stepped: SteppedStore, *instances: Dataset) -> list[Asked]:
+    return [_ask(stepped, ds) for ds in instances]
+
+
+def _ask(stepped: SteppedStore, ds: Dataset) -> Asked:
+    buffer = BytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=True)
+    name = stepped.files.write(buffer.getvalue())
+    packed = pack_header(read_header(stepped.files.path(name)))
+    reception = Reception(
+        study_instance_uid=str(ds.StudyInstanceUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        sop_class_uid=str(ds.SOPClassUID),
+        transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
+        modality=str(ds.Modality),
+        patient_id=str(ds.get("PatientID", "")),
+        issuer_of_patient_id="",
+        patient_name=str(ds.get("PatientName", "")),
+        patient_birth_date=str(ds.get("PatientBirthDate", "")),
+        calling_ae_title="",
+        called_ae_title="FOURVIEW",
+        size_bytes=len(buffer.getvalue()),
+        file_hash=hashlib.sha256(buffer.getvalue()).hexdigest(),
+        file_name=name,
+        origin=ORIGIN,
+    )
+    try:
+        asked = book(stepped).ask(reception, resolve(unpack_header(packed)), packed, stepped.policy)
+    except NotForReading:
+        stepped.files.remove(name)
+        raise
+    if not asked.linked:
+        stepped.files.remove(name)
+    return asked
+
+
+def book(stepped: SteppedStore) -> OnDemand:
+    return OnDemand(stepped.engine, stepped.engine, clock=lambda _connection: stepped.now)
+
+
+def answers(stepped: SteppedStore, asked: list[Asked]) -> list[Any]:
+    found = book(stepped).answers([one.score_id for one in asked])
+    return [found[one.score_id].scores for one in asked]
+
+
+def study_row(stepped: SteppedStore) -> Any:
+    return stepped.rows(sa.select(tables.study))[0]
+
+
+def test_what_is_read_on_demand_is_scored_and_nothing_follows_from_it(stepped: SteppedStore) -> None:
+    asked = ask(stepped, *exam())
+    stepped.settle()
+    assert all(one.linked for one in asked) and all(answers(stepped, asked))
+    found = stepped.study()
+    assert found["state"] == "ignored" and "on demand" in found["state_reason"]
+    assert found["runs"] == found["deliveries"] == [] and found["rule"]["name"] == "" and set(found["slots"].values()) == {None}
+    assert {one["disposition"] for one in found["images"]} == {"on demand"}
+    assert stepped.readings == [] and study_row(stepped).due_at is None
+    stepped.step(30 * DAY)
+    stepped.settle()
+    assert stepped.state() == "ignored" and stepped.versions() == []
+    assert Condition(stepped.engine).senders() == [], "who is silent does not look as if he had sent something"
+
+
+def test_an_image_that_is_sent_afterwards_counts_as_received_like_any_other(stepped: SteppedStore) -> None:
+    asked = ask(stepped, *exam()[:3])
+    stepped.settle()
+    before = answers(stepped, asked)
+    stepped.step(3 * DAY)
+    began = stepped.now
+    assert stepped.receive(*exam(), sender="ROOM1") == [Kept.NEW] * 4
+    row = study_row(stepped)
+    assert (row.state, row.revision, row.state_reason) == ("collecting", 1, "")
+    assert {row.first_instance_at, row.collecting_since, row.last_instance_at} == {began}
+    stepped.settle()
+    assert stepped.state() == "analysed" and [one["outcome"] for one in stepped.versions()] == ["COMPLETE"]
+    assert len(stepped.study()["deliveries"]) == 2, "sent as any result"
+    assert len(stepped.scored) == 4 and len(stepped.decoded) == 4, "what was read on demand is not read again"
+    selection = stepped.versions()[0]["selection"]
+    by_uid = {one["sop_instance_uid"]: one["scores"]["probabilities"] for one in selection.values()}
+    assert [by_uid[str(ds.SOPInstanceUID)] for ds in exam()[:3]] == [list(one.probabilities) for one in before]
+    kept = stepped.rows(sa.select(tables.instance))
+    assert {(one.origin, one.calling_ae_title, one.disposition, one.received_at) for one in kept} == {
+        ("received", "ROOM1", "candidate", began)
+    }
+    assert stepped.receive(*exam()) == [Kept.DUPLICATE] * 4
+
+
+def test_an_image_that_waits_when_it_is_sent_is_read_once_from_the_file_that_was_sent(stepped: SteppedStore) -> None:
+    ask(stepped, *exam())
+    old = {one.file_name for one in stepped.rows(sa.select(tables.instance.c.file_name))}
+    stepped.receive(*exam())
+    new = {one.file_name for one in stepped.rows(sa.select(tables.instance.c.file_name))}
+    assert not old & new and all(stepped.files.path(name).is_file() for name in old | new)
+    stepped.settle()
+    assert len(stepped.scored) == 4 and len(stepped.versions()) == 1
+    for name in old:
+        assert stepped.retention(7, 90).unknown([name]) == {name}, "the janitor takes it"
+
+
+def test_one_that_is_only_counted_when_it_is_sent_is_ignored_like_any_other(stepped: SteppedStore) -> None:
+    ask(stepped, image(View.L_CC))
+    stepped.settle()
+    assert stepped.receive(image(View.L_CC), ignored="tomosynthesis") == [Kept.IGNORED]
+    assert stepped.dispositions() == {str(image(View.L_CC).SOPInstanceUID): ["ignored"]}
+    stepped.settle()
+    assert stepped.state() == "ignored" and "no image of this study fills" in stepped.study()["state_reason"]
+
+
+def test_it_changes_nothing_of_a_study_that_is_being_collected(stepped: SteppedStore) -> None:
+    """Neither its silence nor its slots, and no doubt comes of other pixels, another patient or a rejection."""
+    stepped.receive(*exam()[:3])
+    stepped.work()
+    before = study_row(stepped)
+    stepped.step(30)
+    other = [
+        image(HANGING_ORDER[3]),
+        image(View.L_CC, "other pixels", SOPInstanceUID=exam()[1].SOPInstanceUID),
+        image(View.R_CC, "other patient", PatientID="P2", PatientName="Roe^Anna"),
+        rejection(exam()[0]),
+    ]
+    asked = ask(stepped, *other[:3])
+    ask(stepped, other[3])
+    stepped.broken[str(other[3].SOPInstanceUID)] = True
+    stepped.work()
+    assert all(answers(stepped, asked))
+    after = study_row(stepped)
+    same = ("state", "revision", "due_at", "last_instance_at", "collecting_since", "selection_hash", "patient_id", "doubts")
+    assert [after._mapping[name] for name in same] == [before._mapping[name] for name in same]
+    assert stepped.receive(other[0]) == [Kept.NEW]
+    stepped.settle()
+    assert stepped.state() == "analysed" and [one["outcome"] for one in stepped.versions()] == ["COMPLETE"]
+
+
+def test_what_was_read_is_not_read_again(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    read = len(stepped.decoded)
+    asked = ask(stepped, *exam())
+    assert not any(one.linked for one in asked) and all(answers(stepped, asked))
+    ask(stepped, implicit(exam()[0]))
+    stepped.settle()
+    assert len(stepped.scored) == read, "the same pixels in another transfer syntax have the same scores"
+    assert stepped.state() == "analysed" and len(stepped.versions()) == 1
+
+
+def test_it_overtakes_all_that_waits_and_no_look_takes_that_away(stepped: SteppedStore) -> None:
+    stepped.ruling = stepped.ruling.__class__(priority=1)
+    stepped.receive(*exam())
+    stepped.work(read=False)
+    stepped.receive(*exam(StudyInstanceUID=uid("other")), image(View.L_CC, "more", StudyInstanceUID=uid("other")))
+    stepped.work(read=False)
+    (asked,) = ask(stepped, image(View.L_MLO, "urgent", StudyInstanceUID=uid("other")))
+    (known,) = ask(stepped, image(View.R_CC))
+    stepped.receive(image(View.R_CC, "another", StudyInstanceUID=uid("other")))
+    stepped.work(read=False)
+    claimed = [int(one.row) for one in stepped.scoring.claim(2)]
+    assert sorted(claimed) == sorted([asked.score_id, known.score_id])
+
+
+def test_an_image_that_no_look_has_seen_yet_can_be_read_at_once(stepped: SteppedStore) -> None:
+    stepped.receive(image(View.L_CC))
+    asked = ask(stepped, image(View.L_CC))
+    for claim in stepped.scoring.claim():
+        stepped.read(int(claim.row))
+    assert all(answers(stepped, asked)) and not asked[0].linked
+    stepped.receive(*exam())
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.scored) == 4
+
+
+def test_what_was_only_counted_is_read_when_a_person_asks(stepped: SteppedStore) -> None:
+    stepped.receive(image(View.L_CC), ignored="tomosynthesis")
+    stepped.settle()
+    asked = ask(stepped, image(View.L_CC))
+    stepped.settle()
+    assert asked[0].linked and all(answers(stepped, asked))
+    assert stepped.dispositions() == {str(image(View.L_CC).SOPInstanceUID): ["ignored"]} and stepped.state() == "ignored"
+
+
+def test_one_that_failed_is_tried_again_when_a_person_asks_again(stepped: SteppedStore) -> None:
+    broken = str(image(View.L_CC).SOPInstanceUID)
+    stepped.broken[broken] = True
+    asked = ask(stepped, image(View.L_CC))
+    stepped.settle()
+    assert book(stepped).answers([asked[0].score_id])[asked[0].score_id].failure == "its pixels are broken"
+    assert stepped.state() == "ignored", "a study that failed is one whose result is missing; here none was due"
+    del stepped.broken[broken]
+    again = ask(stepped, image(View.L_CC))
+    stepped.settle()
+    assert again[0].score_id == asked[0].score_id and all(answers(stepped, again))
+
+
+def test_our_own_results_are_not_read(stepped: SteppedStore) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    ours = stepped.rows(sa.select(tables.result_object.c.sop_instance_uid))[0].sop_instance_uid
+    with pytest.raises(NotForReading, match="a result of Fourview"):
+        ask(stepped, image(View.L_CC, SOPInstanceUID=ours))
+    assert ours not in stepped.dispositions()
+
+
+def test_a_forgotten_study_does_not_come_back_on_demand(stepped: SteppedStore) -> None:
+    ask(stepped, *exam())
+    stepped.work()
+    files = {one.file_name for one in stepped.rows(sa.select(tables.instance.c.file_name))}
+    gone = Forgetting(stepped.engine).forget(uid("study"), person="Kim")
+    assert gone.images == 4 and "fetch_from" in gone.senders[0] and files <= set(gone.files) and len(gone.scores) == 4
+    with pytest.raises(NotForReading, match="was forgotten here"):
+        ask(stepped, image(View.L_CC))
+    assert stepped.rows(sa.select(tables.study)) == stepped.rows(sa.select(tables.instance)) == []
+    assert Forgetting(stepped.engine).allow_again(uid("study"), person="Kim")
+    assert ask(stepped, image(View.L_CC))[0].linked
+
+
+def test_pixels_go_when_they_were_kept_long_enough_and_come_again(stepped: SteppedStore) -> None:
+    ask(stepped, *exam())
+    retention = stepped.retention(7, 90)
+    stepped.step(8 * DAY)
+    assert retire(retention, stepped.files)["images_removed"] == 0, "never of an image that waits to be read"
+    stepped.settle()
+    ask(stepped, image(View.L_CC, "one more"))  # as of any study, its last image counts
+    stepped.settle()
+    stepped.step(6 * DAY)
+    assert retire(retention, stepped.files)["images_removed"] == 0
+    stepped.step(DAY)
+    assert retire(retention, stepped.files)["images_removed"] == 5
+    known = ask(stepped, *exam())
+    assert all(answers(stepped, known)) and not any(one.linked for one in known), "its numbers are kept"
+    stepped.policy = stepped.policy.__class__(
+        **{**vars(stepped.policy), "model": stepped.policy.model.__class__(**{**vars(stepped.policy.model), "version": "2"})}
+    )
+    other = ask(stepped, *exam())
+    assert all(one.linked for one in other), "another model needs the pixels"
+    stepped.settle()
+    assert all(answers(stepped, other))
+
+
+def test_the_janitor_leaves_what_a_row_links_to(stepped: SteppedStore) -> None:
+    ask(stepped, *exam())
+    folders = [f"{number:02x}" for number in range(256)]
+    assert tidy(stepped.retention(7, 90), stepped.files, folders=folders)["orphans_removed"] == 0
+    for one in stepped.rows(sa.select(tables.instance.c.file_name)):
+        assert stepped.files.path(one.file_name).is_file()
+
+
+def test_the_accounting_tells_it_from_what_was_sent(stepped: SteppedStore) -> None:
+    ask(stepped, *exam()[:2])
+    uids = [str(ds.SOPInstanceUID) for ds in exam()]
+    known = Accounting(stepped.engine).known(uid("study"), uids)
+    assert (known.instances, known.on_demand) == (frozenset(), frozenset(uids[:2]))
+    stepped.receive(*exam())
+    known = Accounting(stepped.engine).known(uid("study"), uids)
+    assert (known.instances, known.on_demand) == (frozenset(uids), frozenset())
+
+
+def test_it_counts_for_no_device_and_for_no_correction(stepped: SteppedStore) -> None:
+    ask(stepped, *exam(PatientID="P9"))
+    stepped.settle()
+    assert stepped.search.devices(36500) == []
+    stepped.receive(*exam())
+    stepped.settle()
+    with stepped.engine.begin() as connection:
+        assert len(_demographics(connection, uid("study"))) == 1
+
+
+def test_a_look_does_not_see_it(stepped: SteppedStore) -> None:
+    """Disposition and reason stay what they are, whatever else happens to the study."""
+    ask(stepped, *exam())
+    stepped.receive(image(View.L_CC, "retake", AcquisitionTime="113000"))
+    stepped.settle()
+    stepped.step(timedelta(hours=5).total_seconds())
+    stepped.settle()
+    assert stepped.state() == "incomplete"
+    dispositions = [one["disposition"] for one in stepped.study()["images"]]
+    assert dispositions.count(Disposition.ON_DEMAND) == 4 and dispositions.count(Disposition.CANDIDATE) == 1
