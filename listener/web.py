@@ -114,12 +114,16 @@ def configured(app: FastAPI) -> uvicorn.Config:
 def listening_socket(host: str, port: int) -> socket.socket:
     """A TCP socket that listens on `host` and `port`; port 0 takes a free one. Raises CannotListen."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+        sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
     except OSError as problem:
         why = str(problem.strerror or problem).partition(" (while")[0]  # Python repeats the address there
         raise CannotListen(
             f"cannot listen for HTTP on {host} port {port}: {why}; stop what uses it or change [http] host and port"
         ) from problem
+    # asyncio sets this only where the protocol is named, which sockets made so are not. Accepted connections inherit it; without it each
+    # answer of a kept connection waits 40 ms for the acknowledgement of its own headers.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 class Shield:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,16 @@ def test_long_queries_and_bodies_are_refused(client: httpx.Client) -> None:
     assert client.get("/dicom-web/studies?PatientName=" + "a" * 10_000).status_code == 414
     assert client.post("/body", content=b"x" * (web.MAX_BODY_BYTES + 1)).status_code == 413
     assert client.post("/body", content=(b"x" * 65536 for _ in range(17))).status_code == 413
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement(client: httpx.Client) -> None:
+    """Nagle and delayed acknowledgement together cost 40 ms for each request of a kept connection."""
+    took = []
+    for _ in range(25):
+        started = time.perf_counter()
+        client.get("/healthz")
+        took.append(time.perf_counter() - started)
+    assert sorted(took)[5] < 0.03
 
 
 def test_a_taken_port_is_said_in_words(app: FastAPI) -> None:
