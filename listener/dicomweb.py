@@ -1,4 +1,5 @@
-"""QIDO-RS and WADO-RS over the results that Fourview keeps: PS3.18 10.6 (search), 10.4 (retrieve). Input images are not served.
+"""QIDO-RS and WADO-RS over the results that Fourview keeps: PS3.18 10.6 (search), 10.4 (retrieve). Input images are not served;
+what was kept to show of those that were read is rendered.
 
 An answer is never held in memory whole where it is a file: objects and frames are streamed from the store.
 """
@@ -25,6 +26,7 @@ from listener import media_types, readable
 from listener.listing import UTF_8, Header, Level, answers_to, entry, path_of
 from listener.matching import BadValue, Query, is_uid, parse_query
 from listener.media_types import MULTIPART, OCTET_STREAM, Offer, Part
+from listener.native_xml import native_xml
 from store.search import Search, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ INDEXED = frozenset(
 )
 MAX_CANDIDATES = 5000
 
+_THUMBNAIL = (256, 256)
 _AT_ONCE = 100
 _CHUNK_BYTES = 256 * 1024
 _PIXEL_DATA = "7FE00010"
@@ -68,6 +71,7 @@ _SERIES = _STUDY + "/series/{series_instance_uid}"
 _INSTANCE = _SERIES + "/instances/{sop_instance_uid}"
 
 JSON_OFFERS = (Offer(media_types.DICOM_JSON), Offer(media_types.JSON))
+_HEADER_OFFERS = (*JSON_OFFERS, Offer(MULTIPART, media_types.DICOM_XML, explicit=True))
 _IMAGE_OFFERS = (Offer("image/jpeg"), Offer("image/png"))
 _TEXT_OFFERS = (Offer("text/html"), Offer("text/plain"))
 _PILLOW_FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG"}
@@ -104,7 +108,7 @@ class DicomWeb:
     def search(self, level: Level, request: Request) -> Response:
         """PS3.18 10.6: 200 with a list, or 204 when there is nothing (more)."""
         study_instance_uid, series_instance_uid, _ = _uids(request)
-        offer = negotiate(request, JSON_OFFERS)
+        offer = negotiate(request, _HEADER_OFFERS)
         try:
             query = parse_query(request.query_params.multi_items())
         except BadValue as problem:
@@ -122,7 +126,7 @@ class DicomWeb:
         )
         found = _Found(self._results, level, study_instance_uid, series_instance_uid, query)
         entries, total = found.page(MAX_RESULTS if query.limit is None else min(query.limit, MAX_RESULTS), told)
-        response = json_answer(entries, offer) if entries else Response(status_code=204)
+        response = _headers(entries, offer) if entries else Response(status_code=204)
         left = total - query.offset - len(entries)
         warnings = [f"There are {left} additional results that can be requested"] if left > 0 else []
         for warning in (*query.warnings, *warnings):
@@ -151,9 +155,9 @@ class DicomWeb:
 
     def metadata(self, request: Request) -> Response:
         """PS3.18 10.4.1.1.5: the headers, from the database; pixel data is a link."""
-        offer = negotiate(request, JSON_OFFERS)
+        offer = negotiate(request, _HEADER_OFFERS)
         base_url = base_url_of(request)
-        return json_answer([_with_links(stored, base_url) for stored in self._objects(request)], offer)
+        return _headers([_with_links(stored, base_url) for stored in self._objects(request)], offer)
 
     def frames(self, request: Request) -> Response:
         """PS3.18 10.4.1.1.6: frames of an image, uncompressed."""
@@ -174,12 +178,14 @@ class DicomWeb:
         return _octets(request, [_Pixels(self._path(stored)).all_frames()])
 
     def rendered(self, request: Request) -> Response:
-        """PS3.18 10.4.1.2: an image as JPEG or PNG, a structured report as HTML or plain text."""
-        [stored] = self._objects(request)
+        """PS3.18 10.4.1.2: an image as JPEG or PNG, a structured report as HTML or plain text; also a view that was read."""
         if "frames" in request.path_params and _frame_numbers(request.path_params["frames"]) != [1]:
-            raise HTTPException(404, f"instance {stored.sop_instance_uid} has one frame that can be rendered, number 1")
+            raise HTTPException(404, "one frame can be rendered, number 1")
+        if (view := self._view(request)) is not None:
+            return _picture(request, view, largest=None)
+        [stored] = self._objects(request)
         if _is_image(stored):
-            return self._picture(request, stored, largest=None)
+            return _picture(request, _Pixels(self._path(stored)).picture(), largest=None)
         offer = negotiate(request, _TEXT_OFFERS)
         ds = Dataset.from_json(dict(stored.header))
         if offer.media_type == "text/plain":
@@ -187,11 +193,13 @@ class DicomWeb:
         return HTMLResponse(readable.as_html(ds), headers=_NOTHING_ACTIVE)
 
     def thumbnail(self, request: Request) -> Response:
-        """PS3.18 10.4.1.3: the newest image of a study, series or instance, small."""
+        """PS3.18 10.4.1.3: the newest result page of a study or series, small; of an instance also a view that was read."""
+        if (view := self._view(request)) is not None:
+            return _picture(request, view, largest=_THUMBNAIL)
         images = [stored for stored in self._objects(request) if _is_image(stored)]
         if not images:
             raise HTTPException(404, "there is no image to make a thumbnail of")
-        return self._picture(request, images[-1], largest=(256, 256))
+        return _picture(request, _Pixels(self._path(images[-1])).picture(), largest=_THUMBNAIL)
 
     def _objects(self, request: Request) -> list[StoredObject]:
         """The objects that the path names, at least one; else 404."""
@@ -202,7 +210,7 @@ class DicomWeb:
             if uids == (stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid)[: len(uids)]
         ]
         if not found:
-            raise HTTPException(404, f"no result is kept here under {'/'.join(uids)}")
+            raise HTTPException(404, f"no result is kept here under {'/'.join(uids)}; images that came are served by their PACS")
         return found
 
     def _image(self, request: Request) -> StoredObject:
@@ -218,16 +226,30 @@ class DicomWeb:
             raise HTTPException(410, f"the file of instance {stored.sop_instance_uid} is not kept any more")
         return path
 
-    def _picture(self, request: Request, stored: StoredObject, *, largest: tuple[int, int] | None) -> Response:
-        offer = negotiate(request, _IMAGE_OFFERS)
-        size = _viewport(request.query_params.get("viewport")) or largest
-        quality = _number(request, "quality", default=90, ceiling=100)
-        picture = _Pixels(self._path(stored)).picture()
-        if size:
-            picture.thumbnail(size)
-        body = BytesIO()
-        picture.save(body, _PILLOW_FORMATS[offer.media_type], quality=quality)
-        return Response(body.getvalue(), media_type=offer.media_type)
+    def _view(self, request: Request) -> Image.Image | None:
+        """The picture that was kept of an image when it was read; None when the path names none."""
+        study_instance_uid, series_instance_uid, sop_instance_uid = _uids(request)
+        if study_instance_uid is None or series_instance_uid is None or sop_instance_uid is None:
+            return None
+        name = self._results.preview(study_instance_uid, series_instance_uid, sop_instance_uid)
+        if name is None:
+            return None
+        try:
+            return Image.open(self._file_path(name))
+        except FileNotFoundError:
+            logger.error("event=file_missing sop_instance_uid=%s file_name=%s", sop_instance_uid, name)
+            raise HTTPException(410, f"the picture of instance {sop_instance_uid} is not kept any more") from None
+
+
+def _picture(request: Request, picture: Image.Image, *, largest: tuple[int, int] | None) -> Response:
+    offer = negotiate(request, _IMAGE_OFFERS)
+    size = _viewport(request.query_params.get("viewport")) or largest
+    quality = _number(request, "quality", default=90, ceiling=100)
+    if size:
+        picture.thumbnail(size)
+    body = BytesIO()
+    picture.save(body, _PILLOW_FORMATS[offer.media_type], quality=quality)
+    return Response(body.getvalue(), media_type=offer.media_type)
 
 
 class _Found:
@@ -352,6 +374,12 @@ def json_answer(content: list[Header] | Header, offer: Offer, status_code: int =
     """The DICOM JSON model (PS3.18 F)."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Response(text, media_type=offer.media_type, status_code=status_code)
+
+
+def _headers(found: list[Header], offer: Offer) -> Response:
+    if offer.part_type == media_types.DICOM_XML:
+        return _multipart(media_types.DICOM_XML, [Part(media_types.DICOM_XML, [native_xml(each).encode()]) for each in found])
+    return json_answer(found, offer)
 
 
 def _multipart(part_type: str, parts: Sequence[Part]) -> Response:

@@ -27,6 +27,7 @@ from listener.dicomweb import JSON_OFFERS, PREFIX, base_url_of, json_answer, neg
 from listener.keeping import BY_UID, Keeps, check_size, disk_fault, ignored_because, keep_file, printable, stripped
 from listener.keys import Keys, Refused, Status, check_uids, is_uid, read_keys
 from listener.multipart import BadMultipart, MultipartReader, PartBegins, PartEnds
+from listener.native_xml import native_xml
 from pipeline.figures import Figures
 from store.archive import Kept
 from store.files import RESERVE, Files
@@ -46,6 +47,7 @@ _PREAMBLE_BYTES = 128
 #: File meta information (PS3.10 7.1) is never longer in earnest.
 _META_BYTES = 65536
 _LONG_LENGTHS = (b"OB", b"OW", b"OD", b"OF", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ")
+_OFFERS = (*JSON_OFFERS, media_types.Offer(media_types.DICOM_XML))
 _RETRY = {"Retry-After": "30"}
 
 
@@ -99,7 +101,7 @@ class StowRs:
         study_instance_uid = request.path_params.get("study_instance_uid", "")
         if study_instance_uid and not is_uid(study_instance_uid):
             raise HTTPException(400, "the study in the path is no UID: numbers with dots between them, at most 64 characters")
-        offer = negotiate(request, JSON_OFFERS)
+        offer = negotiate(request, _OFFERS)
         reader = _reader(request)
         if self._running >= self._entrance.requests_at_once:
             raise HTTPException(503, "too many are storing at this moment; try again later", headers=_RETRY)
@@ -375,7 +377,10 @@ def _answer(request: Request, offer: media_types.Offer, stored: list[Stored]) ->
     words = list(dict.fromkeys(one.comment for one in stored if one.failed))
     if status in (400, 415):
         raise HTTPException(status, "; ".join(words))
-    answer = json_answer(report(stored), offer, status)
+    if offer.media_type == media_types.DICOM_XML:
+        answer = Response(native_xml(report(stored)), status, media_type=media_types.DICOM_XML)
+    else:
+        answer = json_answer(report(stored), offer, status)
     for comment in words[:10]:
         count = sum(one.comment == comment for one in stored)
         answer.headers.append("Warning", f"299 {base_url}: {count} of {len(stored)} not stored: {_header(comment)}")

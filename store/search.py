@@ -264,6 +264,24 @@ class Search:
         with self._engine.begin() as connection:
             return [_stored(one) for one in connection.execute(query).all()]
 
+    def preview(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> str | None:
+        """The file that shows an image as it was read, of its newest reception; None when it was not read. It outlives the pixels."""
+        row, score = tables.instance, tables.score
+        query = (
+            sa.select(score.c.preview_file)
+            .join(row, row.c.id == score.c.instance_id)
+            .where(
+                row.c.sop_instance_uid == sop_instance_uid,
+                row.c.study_instance_uid == study_instance_uid,
+                row.c.series_instance_uid == series_instance_uid,
+                score.c.preview_file.is_not(None),
+            )
+            .order_by(row.c.id.desc(), score.c.id.desc())
+            .limit(1)
+        )
+        with self._engine.begin() as connection:
+            return connection.execute(query).scalar()
+
     def _matching(self, level: str, study: str | None, series: str | None, matching: Mapping[str, str]) -> sa.Subquery:
         row = tables.result_object
         conditions = [_condition(keyword, value) for keyword, value in matching.items()]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from email import message_from_bytes
 from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import httpx
 import pytest
 from dicomweb_client import DICOMwebClient
+from dicomweb_client.web import _load_xml_dataset
 from mammograms_made import uid
 from PIL import Image
 from pydicom import dcmread
@@ -23,6 +26,7 @@ from listener import dicomweb
 from listener.listing import REQUIRED, Level
 from listener.matching import BadValue, Match, parse_key, parse_match, parse_query
 from listener.media_types import MediaRange, Offer, choose, parse_accept
+from listener.native_xml import native_xml
 from listener.web import create_app
 from pipeline.report import build
 
@@ -368,7 +372,9 @@ def test_nothing_is_found_below_a_study_that_is_not_here(get: Get) -> None:
         ("/metadata", "application/json", 200, "application/json"),
         ("/metadata", "application/json, application/dicom+json", 200, "application/json"),
         ("/metadata", "application/json;q=0.4, application/dicom+json;q=0.5", 200, "application/dicom+json"),
-        ("/metadata", 'multipart/related; type="application/dicom+xml"', 406, ""),
+        ("/metadata", 'multipart/related; type="application/dicom+xml"', 200, 'multipart/related; type="application/dicom+xml"'),
+        ("/metadata", 'multipart/related; type="application/dicom+xml";q=0.5, application/dicom+json;q=0.9', 200, "application/dicom+json"),
+        ("/metadata", "application/dicom+xml", 406, ""),
         ("/frames/1", 'multipart/related; type="*/*"', 200, 'multipart/related; type="application/octet-stream"'),
         ("/frames/1", "application/octet-stream", 200, "application/octet-stream"),
         ("/frames/1", 'multipart/related; type="application/octet-stream"; transfer-syntax=*', 200, "multipart/related"),
@@ -406,6 +412,44 @@ def test_multipart_is_well_formed(get: Get, results: ResultsMade) -> None:
     kept = [results.path(SR).read_bytes(), results.path(PAGE).read_bytes()]
     head = b"\r\nContent-Type: application/dicom; transfer-syntax=1.2.840.10008.1.2.1\r\n\r\n"
     assert parts == [head + data + b"\r\n" for data in kept]
+
+
+def test_headers_are_the_same_in_xml(get: Get) -> None:
+    """Read by dicomweb-client's own reader of the Native DICOM Model, which knows no person names and no values of several lines."""
+    xml = 'multipart/related; type="application/dicom+xml"'
+    for path in (instance("older", "page", 2) + "/metadata", "/studies"):
+        response = get(path, xml, PatientID="P2") if path == "/studies" else get(path, xml)
+        assert response.status_code == 200
+        message = message_from_bytes(f"Content-Type: {response.headers['Content-Type']}\r\n\r\n".encode() + response.content)
+        [part] = message.get_payload()
+        root = ElementTree.fromstring(part.get_payload(decode=True))  # type: ignore[union-attr, arg-type]
+        space = "{http://dicom.nema.org/PS3.19/models/NativeDICOM}"
+        [name] = root.findall(f"{space}DicomAttribute[@tag='00100010']")
+        found = [[each.text for each in group] for person in name for group in person]
+        assert found == [["Hong", "Gildong"], ["洪", "吉洞"], ["홍", "길동"]]
+        root.remove(name)
+        for bulk in root.findall(f"{space}DicomAttribute[@vr='OB']"):
+            assert bulk[0].attrib["uri"].endswith("/bulkdata/7FE00010")
+            root.remove(bulk)
+        [expected] = (get(path, PatientID="P2") if path == "/studies" else get(path)).json()
+        del expected["00100010"]
+        expected.pop("7FE00010", None)
+        assert _load_xml_dataset(root).to_json_dict() == Dataset.from_json(expected).to_json_dict()
+
+
+def test_xml_holds_what_xml_cannot() -> None:
+    header = {
+        "00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [42752]}}, {}]},
+        "00104000": {"vr": "LT", "Value": ["a < b & c > d \x0c\ud800"]},
+        "00280030": {"vr": "DS", "Value": [None, 0.1]},
+        "00091001": {"vr": "UN", "InlineBinary": "AAE="},
+    }
+    root = ElementTree.fromstring(native_xml(header).encode())
+    assert [each.attrib.get("keyword") for each in root] == ["FailedSOPSequence", None, "PatientComments", "PixelSpacing"]
+    assert [item.attrib["number"] for item in root[0]] == ["1", "2"]
+    assert root[0][0][0][0].text == "42752"
+    assert root[2][0].text == "a < b & c > d \ufffd\ufffd"
+    assert [(value.attrib["number"], value.text) for value in root[3]] == [("2", "0.1")]
 
 
 def test_a_file_is_never_in_memory_whole(tmp_path: Path) -> None:

@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
+import numpy as np
 import pytest
 import requests
 from dicomweb_client import DICOMwebClient
+from dicomweb_client.web import _load_xml_dataset
 from fourview_process import FourviewProcess
 from mammograms_made import mammogram, uid
+from PIL import Image
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
@@ -32,6 +36,7 @@ from listener.keeping import kept_for
 from listener.keys import Refused, Status
 from listener.stow import Entrance, read_meta
 from listener.web import create_app
+from pipeline.pixels import preview
 from store.archive import Archive, Busy, Kept, Reception
 from store.database import read_engine, write_engine
 from store.files import Files
@@ -199,6 +204,16 @@ def test_the_answer_comes_after_the_commit(web: Callable[..., Web]) -> None:
     sender.join(30)
     assert answers[0].status_code == 200
     assert fourview.archive.kept == [Kept.NEW]
+
+
+def test_the_answer_can_be_had_in_xml(web: Callable[..., Web]) -> None:
+    fourview, good, bad = web(), mammogram(View.L_CC), mammogram(View.R_CC)
+    content = body(part10(good), part10(bad)[:-1000])
+    response = fourview.post(content, Accept="application/dicom+xml")
+    assert (response.status_code, response.headers["Content-Type"]) == (202, "application/dicom+xml")
+    answer = _load_xml_dataset(ElementTree.fromstring(response.content))
+    assert answer.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == good.SOPInstanceUID
+    assert (answer.FailedSOPSequence[0].ReferencedSOPInstanceUID, answer.FailedSOPSequence[0].FailureReason) == (bad.SOPInstanceUID, 0xC002)
 
 
 # ------------------------------------------------------------------------------------------------------------- refused
@@ -510,6 +525,14 @@ def test_a_real_exam_that_comes_by_stow_is_read_like_any_other(tmp_path: Path, f
         assert {one["sop_instance_uid"] for one in found["slots"].values()} == {ds.SOPInstanceUID for ds in exam}
         assert any("from stow" in one["text"] for one in found["timeline"])
         fourview.wait_for(lambda: client.search_for_instances(study), "no result is listed")
+        for ds in exam:
+            uids = (study, str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID))
+            shown = Image.open(BytesIO(client.retrieve_instance_rendered(*uids, media_types=("image/png",))))
+            assert np.array_equal(np.asarray(shown), preview(ds.pixel_array, ds))
+            small = httpx.get(client.base_url + "/studies/{}/series/{}/instances/{}/thumbnail".format(*uids), trust_env=False)
+            assert max(Image.open(BytesIO(small.content)).size) == 256
+            with pytest.raises(requests.HTTPError, match="404"):  # the image itself is the PACS's to serve
+                client.retrieve_instance(*uids)
         fourview.send(exam)  # the other entrance knows them already
         assert len(fourview.show(study)["images"]) == 4
 
