@@ -227,7 +227,7 @@ def web(context: typer.Context, child: Child = False) -> None:
         ae_title=config.dicom.ae_title,
         strict=config.dicom.strict,
     )
-    reader = Reader(config, parts.open_on_demand(config), files, parts.site_policy(config), entrance.figures)
+    reader = Reader(config, parts.open_on_demand(config), files, parts.site_policy(config), entrance.figures, stopped)
     application = create_app(
         results=search,
         file_path=files.path,
@@ -253,6 +253,9 @@ def web(context: typer.Context, child: Child = False) -> None:
             stopped.set()
             beside[0].join()
             _leave(claims, process)
+        if reader.fetching:
+            logging.shutdown()
+            os._exit(0)  # threads that Orthanc keeps waiting would be waited for
 
 
 def _role(context: typer.Context, child: bool) -> tuple[Config, threading.Event]:

@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -68,17 +70,27 @@ class _Waiting:
 
 
 class Reader:
-    """Has images read on demand; `policy` says by which model, and raises ModelError when there is none."""
+    """Has images read on demand; `policy` says by which model, and raises ModelError when there is none. Once `stopped` is set, nobody is
+    kept waiting."""
 
     def __init__(
-        self, config: Config, book: OnDemand, files: Files, policy: Callable[[], Policy], figures: Figures, patience: Patience | None = None
+        self,
+        config: Config,
+        book: OnDemand,
+        files: Files,
+        policy: Callable[[], Policy],
+        figures: Figures,
+        stopped: threading.Event,
+        patience: Patience | None = None,
     ) -> None:
         self._config = config
         self._book = book
         self._files = files
         self._policy = policy
         self._figures = figures
+        self._stopped = stopped
         self._patience = patience or Patience()
+        self._under_way: set[object] = set()
         self._fetches = CapacityLimiter(FETCHES_AT_ONCE)
         self._looks = CapacityLimiter(FETCHES_AT_ONCE)
 
@@ -101,7 +113,7 @@ class Reader:
         """What came of each of these instances, in this order; one that fails stops no other."""
         wanted = list(dict.fromkeys(orthanc_ids))
         begun = time.monotonic()
-        asked = await asyncio.gather(*(to_thread.run_sync(self._ask, one, limiter=self._fetches) for one in wanted))
+        asked = await self._all_asked(wanted)
         fetched = time.monotonic()
         found = dict(zip(wanted, await self._settled(asked), strict=True))
         for one in found.values():
@@ -115,6 +127,27 @@ class Reader:
             time.monotonic() - fetched,
         )
         return [found[one] for one in orthanc_ids]
+
+    @property
+    def fetching(self) -> bool:
+        """Whether a thread is still at it."""
+        return bool(self._under_way)
+
+    async def _all_asked(self, orthanc_ids: Sequence[str]) -> list[_Waiting | Failed]:
+        """Each fetched, kept and asked for, at the same time; what is not done when the process is stopped is let go."""
+
+        async def ask(orthanc_id: str) -> _Waiting | Failed:
+            return await to_thread.run_sync(self._ask, orthanc_id, abandon_on_cancel=True, limiter=self._fetches)
+
+        tasks = [asyncio.ensure_future(ask(one)) for one in orthanc_ids]
+        pending = set(tasks)
+        try:
+            while pending and not self._stopped.is_set():
+                _, pending = await asyncio.wait(pending, timeout=LOOK_SECONDS)
+        finally:
+            for one in pending:
+                one.cancel()
+        return [_stopping() if one in pending else one.result() for one in tasks]
 
     async def _settled(self, asked: Sequence[_Waiting | Failed]) -> list[Outcome]:
         """Wait until all are read, or nobody can wait any longer."""
@@ -130,7 +163,7 @@ class Reader:
                 away = True
                 log.warning("database not reachable, trying again reason=%r", str(error.orig))
             waits = any(one.scores is None and not one.failure for one in answers.values())
-            if not (waits or away) or time.monotonic() > give_up_at:
+            if not (waits or away) or self._stopped.is_set() or time.monotonic() > give_up_at:
                 break
             await asyncio.sleep(LOOK_SECONDS)
         return [self._outcome(one, answers, away) for one in asked]
@@ -144,6 +177,8 @@ class Reader:
             return Read(view=one.view, classes=scores.classes, probabilities=scores.probabilities)
         if answer is not None and answer.failure:
             return Failed(HTTPStatus.INTERNAL_SERVER_ERROR, answer.failure)
+        if self._stopped.is_set():
+            return _stopping()
         if away:
             return _busy()
         if answer is None:
@@ -157,6 +192,18 @@ class Reader:
 
     def _ask(self, orthanc_id: str) -> _Waiting | Failed:
         """Fetch an image, keep it, ask for its score."""
+        mark = object()
+        self._under_way.add(mark)
+        try:
+            return self._ask_for(orthanc_id)
+        except Exception as error:  # noqa: BLE001 - a surprise with one image stops no other; its message may quote a patient's data
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("not read on demand, unexpected error=%s at=%s:%s", type(error).__name__, Path(place.filename).name, place.lineno)
+            return Failed(HTTPStatus.INTERNAL_SERVER_ERROR, f"unexpected {type(error).__name__}; the log of the service says where")
+        finally:
+            self._under_way.discard(mark)
+
+    def _ask_for(self, orthanc_id: str) -> _Waiting | Failed:
         try:
             policy = self._policy()
             pacs = source(self._config)
@@ -247,6 +294,10 @@ def _view(evidence: ViewEvidence) -> str | None:
 def _no_card(error: ModelError) -> Failed:
     log.error("nothing is read on demand, no model card reason=%r", str(error))  # which names paths
     return Failed(HTTPStatus.SERVICE_UNAVAILABLE, "the model card cannot be used by the web process: `fourview check` says why")
+
+
+def _stopping() -> Failed:
+    return Failed(HTTPStatus.SERVICE_UNAVAILABLE, "the service is being stopped; ask again when it runs")
 
 
 def _busy() -> Failed:

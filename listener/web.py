@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
@@ -95,7 +96,7 @@ def run(app: FastAPI, host: str, port: int, stopped: threading.Event) -> None:
 
     uvicorn raises the signal again at its end: the caller's handler must be one that returns, as that of `until_told_to_stop`.
     """
-    server = uvicorn.Server(configured(app))
+    server = _Server(configured(app), stopped)
 
     def stop() -> None:
         stopped.wait()  # told before uvicorn listened to signals
@@ -104,6 +105,19 @@ def run(app: FastAPI, host: str, port: int, stopped: threading.Event) -> None:
     with listening_socket(host, port) as sock:
         threading.Thread(target=stop, name="stop", daemon=True).start()
         server.run(sockets=[sock])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn takes the signals to itself; what waits in a request for others is told as well, or all would wait for it."""
+
+    def __init__(self, config: uvicorn.Config, stopped: threading.Event) -> None:
+        super().__init__(config)
+        self._stopped = stopped
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal to end."""
+        self._stopped.set()
+        super().handle_exit(sig, frame)
 
 
 def configured(app: FastAPI) -> uvicorn.Config:

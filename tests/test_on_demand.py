@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -306,3 +310,29 @@ def test_a_look_does_not_see_it(stepped: SteppedStore) -> None:
     assert stepped.state() == "incomplete"
     dispositions = [one["disposition"] for one in stepped.study()["images"]]
     assert dispositions.count(Disposition.ON_DEMAND) == 4 and dispositions.count(Disposition.CANDIDATE) == 1
+
+
+def test_asked_for_and_sent_at_the_same_moment(stepped: SteppedStore) -> None:
+    """Whoever is first: each image is there once, counts as received, and its row links to a file that is there."""
+    for number in range(6):
+        images = exam(study=f"race {number}")
+        together = threading.Barrier(2 * len(images), timeout=20)
+
+        def at_once(do: Callable[..., Any], ds: Dataset, together: threading.Barrier = together) -> Any:
+            together.wait()
+            return do(ds)
+
+        with ThreadPoolExecutor(2 * len(images)) as pool:
+            asked = [pool.submit(at_once, partial(ask, stepped), ds) for ds in images]
+            sent = [pool.submit(at_once, stepped.receive, ds) for ds in images]
+            assert [one.result() for one in sent] == [[Kept.NEW]] * 4
+            scores = [one.result()[0].score_id for one in asked]
+        stepped.settle()
+        assert all(one.scores for one in book(stepped).answers(scores).values())
+        assert stepped.state(f"race {number}") == "analysed"
+        assert [one["outcome"] for one in stepped.versions(f"race {number}")] == ["COMPLETE"]
+        assert list(stepped.dispositions(f"race {number}").values()) == [["candidate"]] * 4
+    kept = stepped.rows(sa.select(tables.instance.c.file_name, tables.instance.c.origin))
+    assert len(kept) == 24 and {one.origin for one in kept} == {"received"}
+    assert all(stepped.files.path(one.file_name).is_file() for one in kept)
+    assert len(stepped.scored) == 24

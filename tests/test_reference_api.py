@@ -401,7 +401,7 @@ def drips(handler: Any) -> None:
 class Site:
     """A web process's parts on a database of their own; nobody works there."""
 
-    def __init__(self, folder: Path, database: str, url: str) -> None:
+    def __init__(self, folder: Path, database: str, url: str, patience: Patience | None = None) -> None:
         self.folder = folder
         (folder / "config.toml").write_text(CONFIG.format(database=database, url=url))
         (folder / "card.toml").write_text(SIMULATED_CARD)
@@ -409,9 +409,10 @@ class Site:
         config = load(folder / "config.toml", {})
         self.figures = Figures()
         self.files = parts.open_files(config)
-        patience = Patience(fetch_seconds=1.0, read_seconds=0.5)
+        patience = patience or Patience(fetch_seconds=1.0, read_seconds=0.5)
         policy = parts.site_policy(config)
-        self.reader = Reader(config, parts.open_on_demand(config), self.files, policy, self.figures, patience)
+        self.stopped = threading.Event()
+        self.reader = Reader(config, parts.open_on_demand(config), self.files, policy, self.figures, self.stopped, patience)
         source = ResultsMade(folder / "results")
         router = create_router(self.reader, list)
         self.app = web.create_app(results=source.search, file_path=source.files.path, ready=list, reference_api=router)
@@ -495,6 +496,19 @@ def test_images_that_nobody_reads_are_given_up_for_now_and_kept(site: Callable[[
     assert waiting == [("waiting", 0)] and len(here.left()) == 1, "the same image, fetched eight times, is kept once"
 
 
+@pytest.mark.parametrize("answer", [silent, sends(MAMMOGRAM)], ids=["fetching", "waiting"])
+def test_a_service_that_is_stopped_keeps_nobody_waiting(tmp_path: Path, sqlite_template: Path, answer: Callable[[Any], None]) -> None:
+    (tmp_path / "fourview.db").write_bytes(sqlite_template.read_bytes())
+    (tmp_path / "results").mkdir()
+    with an_orthanc(answer) as orthanc:
+        here = Site(tmp_path, f"sqlite:///{tmp_path / 'fourview.db'}", f"http://127.0.0.1:{orthanc.server_port}", Patience())
+        threading.Timer(1.0, here.stopped.set).start()
+        started = time.monotonic()
+        status, body = here.ask()
+        assert status == 503 and "is being stopped" in body["error"] and time.monotonic() - started < 4
+    here.engine.dispose()
+
+
 def test_images_are_fetched_at_the_same_time(site: Callable[[str], Site]) -> None:
     together = threading.Barrier(4, timeout=0.9)  # one after the other they would break it
 
@@ -541,6 +555,20 @@ def test_a_database_that_is_away_is_told_and_keeps_nothing(tmp_path: Path, sqlit
         status, body = here.ask()
     assert status == 503 and "the database is busy or away" in body["error"]
     here.engine.dispose()
+
+
+def test_a_surprise_is_told_and_logged_without_its_words(
+    site: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def surprise(*_: object) -> None:
+        raise RuntimeError("patient Doe^Jane has no such thing")
+
+    monkeypatch.setattr("listener.on_demand.resolve", surprise)
+    with an_orthanc(sends(MAMMOGRAM)) as orthanc:
+        here = site(f"http://127.0.0.1:{orthanc.server_port}")
+        status, body = here.ask()
+    assert status == 500 and "unexpected RuntimeError" in body["error"] and here.left() == []
+    assert "error=RuntimeError at=test_reference_api.py:" in caplog.text and "Doe" not in caplog.text
 
 
 def test_more_requests_than_are_worked_on_are_told_to_come_back(site: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch) -> None:
