@@ -86,7 +86,7 @@ def fill_postgresql(url: str, results: int) -> None:
         with cursor.copy(f"COPY result_object ({', '.join(COLUMNS)}) FROM STDIN") as copy:  # type: ignore[arg-type]
             for row in rows(results):
                 copy.write_row(row)
-    run(url, "ANALYZE result_object")
+        cursor.execute("ANALYZE result_object")
 
 
 def searches(results: int) -> dict[str, Callable[[random.Random], tuple[str, dict[str, str]]]]:

@@ -52,6 +52,8 @@ INDEXED = frozenset(
     }
 )
 MAX_CANDIDATES = 5000
+#: What is behind a page is counted no further: nobody turns so many pages, and counting a million takes a second.
+MAX_COUNTED = 10_000
 
 _THUMBNAIL = (256, 256)
 _AT_ONCE = 100
@@ -124,11 +126,13 @@ class DicomWeb:
             included=query.included,
             include_all=query.include_all,
         )
-        found = _Found(self._results, level, study_instance_uid, series_instance_uid, query)
-        entries, total = found.page(MAX_RESULTS if query.limit is None else min(query.limit, MAX_RESULTS), told)
+        limit = MAX_RESULTS if query.limit is None else min(query.limit, MAX_RESULTS)
+        found = _Found(self._results, level, study_instance_uid, series_instance_uid, query, limit)
+        entries, total = found.page(told)
         response = _headers(entries, offer) if entries else Response(status_code=204)
         left = total - query.offset - len(entries)
-        warnings = [f"There are {left} additional results that can be requested"] if left > 0 else []
+        many = "at least " if found.is_more else ""
+        warnings = [f"There are {many}{left} additional results that can be requested"] if left > 0 else []
         for warning in (*query.warnings, *warnings):
             response.headers.append("Warning", f"299 {base_url}: {warning}")
         return response
@@ -256,28 +260,39 @@ class _Found:
     """What one search finds, read a hundred headers at a time."""
 
     def __init__(
-        self, results: Search, level: Level, study_instance_uid: str | None, series_instance_uid: str | None, query: Query
+        self,
+        results: Search,
+        level: Level,
+        study_instance_uid: str | None,
+        series_instance_uid: str | None,
+        query: Query,
+        limit: int,
     ) -> None:
         self._results = results
         self._level = level
         self._query = query
+        self._limit = limit
         matching = {match.key.name: match.value for match in query.matches if match.key.name in INDEXED}
         self._needs_headers = any(match.key.name not in INDEXED for match in query.matches)
         self._find = partial(
             results.search, level, study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid, matching=matching
         )
+        at_most = MAX_CANDIDATES + 1 if self._needs_headers else query.offset + limit + MAX_COUNTED
         self._count = results.count(
-            level, study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid, matching=matching
+            level, study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid, matching=matching, at_most=at_most
         )
+        self.is_more = self._count == at_most
 
-    def page(self, limit: int, told: Callable[[StoredObject, list[StoredObject]], Header]) -> tuple[list[Header], int]:
-        """The entries of the query's page, made by `told`, and how many entries all pages hold together."""
-        offset = self._query.offset
+    def page(self, told: Callable[[StoredObject, list[StoredObject]], Header]) -> tuple[list[Header], int]:
+        """The entries of the query's page, made by `told`, and how many entries all pages hold together; at least, if `is_more`."""
+        offset, limit = self._query.offset, self._limit
         if not self._needs_headers:
             return [told(hit, family) for hit, family in self._hits(offset, limit)], self._count
-        if self._count > MAX_CANDIDATES:
+        if self.is_more:
             narrowing = ", ".join(sorted(INDEXED))
-            raise HTTPException(413, f"{self._count} objects would have to be compared; narrow the search by one of {narrowing}")
+            raise HTTPException(
+                413, f"more than {MAX_CANDIDATES} objects would have to be compared; narrow the search by one of {narrowing}"
+            )
         entries, total = [], 0
         for hit, family in self._hits(0, self._count):
             if answers_to(self._query.matches, self._level, hit, family):
@@ -294,8 +309,9 @@ class _Found:
             for stored in self._results.objects(sorted({hit.study_instance_uid for hit in hits})):
                 families.setdefault(stored.study_instance_uid, []).append(stored)
             for hit in hits:
-                if family := families.get(hit.study_instance_uid):  # none: forgotten since the search
-                    yield hit, family
+                family = families.get(hit.study_instance_uid, [])
+                # None: forgotten since the search.
+                yield from ((stored, family) for stored in family if stored.sop_instance_uid == hit.sop_instance_uid)
 
 
 class _Pixels:

@@ -22,6 +22,9 @@ class Level(StrEnum):
     INSTANCE = "instance"
 
 
+_DEPTHS = {level: depth for depth, level in enumerate(Level, 1)}
+
+
 def _tags(*keywords: str) -> tuple[str, ...]:
     return tuple(f"{tag_for_keyword(keyword) or 0:08X}" for keyword in keywords)
 
@@ -149,8 +152,7 @@ def entry(
 
 
 def _uids(level: Level, stored: StoredObject) -> tuple[str, ...]:
-    uids = (stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid)
-    return uids[: list(Level).index(level) + 1]
+    return (stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid)[: _DEPTHS[level]]
 
 
 def _complete(level: Level, stored: StoredObject, family: Sequence[StoredObject], base_url: str) -> Header:

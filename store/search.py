@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -32,6 +32,14 @@ class StoredObject:
     transfer_syntax_uid: str
     header: Mapping[str, Any]
     file_name: str
+
+
+class Hit(NamedTuple):
+    """A result object that a search found; `Search.objects` has its header."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
 
 
 class Search:
@@ -237,25 +245,38 @@ class Search:
         matching: Mapping[str, str],
         limit: int,
         offset: int,
-    ) -> list[StoredObject]:
+    ) -> list[Hit]:
         """One object for each study, series or instance (`level`) of which an object meets every key, newest study date first."""
-        found = self._matching(level, study_instance_uid, series_instance_uid, matching)
-        row = tables.result_object
+        row, other = tables.result_object, tables.result_object.alias()
+        met = _conditions(row, study_instance_uid, series_instance_uid, matching)
+        if level != "instance":
+            # The newest speaks for the rest. No window over all that meet the keys: a page is to cost no more the more there is behind it.
+            newer = sa.or_(
+                other.c.version_id > row.c.version_id,
+                sa.and_(other.c.version_id == row.c.version_id, other.c.sop_instance_uid < row.c.sop_instance_uid),
+            )
+            same = [other.c[name] == row.c[name] for name in _LEVELS[level]]
+            also_met = _conditions(other, study_instance_uid, series_instance_uid, matching)
+            met.append(~sa.exists().where(*same, newer, *also_met))
         query = (
-            sa.select(row)
-            .join(found, sa.and_(found.c.sop_instance_uid == row.c.sop_instance_uid, found.c.place == 1))
+            sa.select(row.c.study_instance_uid, row.c.series_instance_uid, row.c.sop_instance_uid)
+            .where(*met)
             .order_by(row.c.study_date.desc(), row.c.study_instance_uid, row.c.series_instance_uid, row.c.sop_instance_uid)
             .limit(limit)
             .offset(offset)
         )
         with self._engine.begin() as connection:
-            return [_stored(one) for one in connection.execute(query).all()]
+            return [Hit(*one) for one in connection.execute(query).all()]
 
-    def count(self, level: str, *, study_instance_uid: str | None, series_instance_uid: str | None, matching: Mapping[str, str]) -> int:
-        """How many `search` would find without a limit."""
-        found = self._matching(level, study_instance_uid, series_instance_uid, matching)
+    def count(
+        self, level: str, *, study_instance_uid: str | None, series_instance_uid: str | None, matching: Mapping[str, str], at_most: int
+    ) -> int:
+        """How many `search` would find without a limit; counting ends at `at_most`."""
+        row = tables.result_object
+        met = _conditions(row, study_instance_uid, series_instance_uid, matching)
+        found = sa.select(*(row.c[name] for name in _LEVELS[level])).where(*met).distinct().limit(at_most).subquery()
         with self._engine.begin() as connection:
-            return connection.execute(sa.select(sa.func.count()).select_from(found).where(found.c.place == 1)).scalar_one()
+            return connection.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
 
     def objects(self, study_instance_uids: Sequence[str]) -> list[StoredObject]:
         """Every result object of these studies, in the order in which they were made."""
@@ -282,16 +303,6 @@ class Search:
         with self._engine.begin() as connection:
             return connection.execute(query).scalar()
 
-    def _matching(self, level: str, study: str | None, series: str | None, matching: Mapping[str, str]) -> sa.Subquery:
-        row = tables.result_object
-        conditions = [_condition(keyword, value) for keyword, value in matching.items()]
-        if study is not None:
-            conditions.append(row.c.study_instance_uid == study)
-        if series is not None:
-            conditions.append(row.c.series_instance_uid == series)
-        place = sa.func.row_number().over(partition_by=_LEVELS[level], order_by=(row.c.version_id.desc(), row.c.sop_instance_uid))
-        return sa.select(row.c.sop_instance_uid, place.label("place")).where(*conditions).subquery()
-
 
 _COUNTS = ("images", "views", "side_from_text", "orientation_contradicts", "pixels_contradict", "doubts")
 _DECISION = ("kind", "person", "why", "parameters", "created_at", "applied_at", "answer")
@@ -310,41 +321,49 @@ _DELIVERY = (
 )
 
 _LEVELS = {
-    "study": (tables.result_object.c.study_instance_uid,),
-    "series": (tables.result_object.c.study_instance_uid, tables.result_object.c.series_instance_uid),
-    "instance": (tables.result_object.c.sop_instance_uid,),
+    "study": ("study_instance_uid",),
+    "series": ("study_instance_uid", "series_instance_uid"),
+    "instance": ("sop_instance_uid",),
 }
 
 _UID_COLUMNS = {
-    "StudyInstanceUID": tables.result_object.c.study_instance_uid,
-    "SeriesInstanceUID": tables.result_object.c.series_instance_uid,
-    "SOPInstanceUID": tables.result_object.c.sop_instance_uid,
-    "SOPClassUID": tables.result_object.c.sop_class_uid,
+    "StudyInstanceUID": "study_instance_uid",
+    "SeriesInstanceUID": "series_instance_uid",
+    "SOPInstanceUID": "sop_instance_uid",
+    "SOPClassUID": "sop_class_uid",
 }
-_TEXT_COLUMNS = {"PatientID": tables.result_object.c.patient_id, "AccessionNumber": tables.result_object.c.accession_number}
-_NAME_COLUMNS = (
-    tables.result_object.c.patient_name,
-    tables.result_object.c.patient_name_ideographic,
-    tables.result_object.c.patient_name_phonetic,
-)
+_TEXT_COLUMNS = {"PatientID": "patient_id", "AccessionNumber": "accession_number"}
+_NAME_COLUMNS = ("patient_name", "patient_name_ideographic", "patient_name_phonetic")
 
 
-def _condition(keyword: str, value: str) -> sa.ColumnElement[bool]:
+def _conditions(
+    row: sa.FromClause, study_instance_uid: str | None, series_instance_uid: str | None, matching: Mapping[str, str]
+) -> list[sa.ColumnElement[bool]]:
+    """What one result object (`row`: the table or an alias of it) must meet."""
+    conditions = [_condition(row, keyword, value) for keyword, value in matching.items()]
+    if study_instance_uid is not None:
+        conditions.append(row.c.study_instance_uid == study_instance_uid)
+    if series_instance_uid is not None:
+        conditions.append(row.c.series_instance_uid == series_instance_uid)
+    return conditions
+
+
+def _condition(row: sa.FromClause, keyword: str, value: str) -> sa.ColumnElement[bool]:
     """A key as SQL (PS3.4 C.2.2.2): UID list, date range, wildcards, names without regard to case."""
     if keyword in _UID_COLUMNS:
-        return _UID_COLUMNS[keyword].in_(value.split("\\"))
+        return row.c[_UID_COLUMNS[keyword]].in_(value.split("\\"))
     if keyword == "StudyDate":
         low, high = value.split("-")
-        return tables.result_object.c.study_date.between(low, high)
+        return row.c.study_date.between(low, high)
     if keyword in _TEXT_COLUMNS:
-        return _like(_TEXT_COLUMNS[keyword], value)
+        return _like(row.c[_TEXT_COLUMNS[keyword]], value)
     if keyword == "PatientName":
-        return sa.or_(*(_like(column, folded(value)) for column in _NAME_COLUMNS))
+        return sa.or_(*(_like(row.c[name], folded(value)) for name in _NAME_COLUMNS))
     if keyword == "Modality":
-        return sa.or_(*(_like(tables.result_object.c.modality, one) for one in value.split("\\")))
+        return sa.or_(*(_like(row.c.modality, one) for one in value.split("\\")))
     if keyword == "ModalitiesInStudy":
         other = tables.result_object.alias()
-        same = other.c.study_instance_uid == tables.result_object.c.study_instance_uid
+        same = other.c.study_instance_uid == row.c.study_instance_uid
         return sa.exists().where(same, sa.or_(*(_like(other.c.modality, one) for one in value.split("\\"))))
     raise ValueError(f"{keyword} is not matched here")
 

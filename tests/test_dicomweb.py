@@ -285,6 +285,31 @@ def test_long_lists_are_read_in_pieces(get: Get, monkeypatch: pytest.MonkeyPatch
     assert listed(get("/instances", Manufacturer="Fourview"), "00080018") == whole
 
 
+def test_what_is_far_behind_a_page_is_not_counted(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicomweb, "MAX_COUNTED", 2)
+    response = get("/instances", limit="3")
+    assert len(response.json()) == 3
+    assert "There are at least 2 additional results that can be requested" in response.headers["Warning"]
+    assert "There are 1 additional results" in get("/instances", limit="3", offset="3").headers["Warning"]
+    assert "Warning" not in get("/instances", limit="3", offset="4").headers
+
+
+def test_a_search_opens_no_file(results: ResultsMade) -> None:
+    def refuse(name: str) -> Path:
+        raise AssertionError(f"file {name} was asked for")
+
+    app = create_app(results=results.search, file_path=refuse, ready=list)
+    with serving(app) as base_url, httpx.Client(base_url=base_url + "/dicom-web", trust_env=False) as client:
+        for path in (
+            "/studies",
+            "/series",
+            "/instances?includefield=all",
+            "/instances?Manufacturer=Fourview",
+            f"/studies/{STUDY}/metadata",
+        ):
+            assert client.get(path).status_code == 200
+
+
 def test_a_search_that_would_read_every_header_is_refused(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dicomweb, "MAX_CANDIDATES", 3)
     response = get("/instances", Manufacturer="Fourview")

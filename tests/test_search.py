@@ -13,7 +13,7 @@ from stepped_store import SteppedStore, exam, image
 from listener.matching import Key, Match, parse_key, parse_match
 from store.header import header_json
 from store.rows import UnknownStudy
-from store.search import StoredObject
+from store.search import Hit
 from store.study import View
 
 KOREAN = "Hong^Gildong=洪^吉洞=홍^길동"
@@ -77,15 +77,15 @@ def identity(level: str, ds: Dataset) -> tuple[str, ...]:
     return tuple(str(ds[keyword].value) for keyword in LEVELS[level])
 
 
-def found(results: ResultsMade, level: str, matches: list[Match], **within: str) -> list[StoredObject]:
+def found(results: ResultsMade, level: str, matches: list[Match], **within: str) -> list[Hit]:
     scope = {"study_instance_uid": None, "series_instance_uid": None, **within}
     matching = {match.key.name: match.value for match in matches}
     hits = results.search.search(level, **scope, matching=matching, limit=100, offset=0)  # type: ignore[arg-type]
-    assert results.search.count(level, **scope, matching=matching) == len(hits)  # type: ignore[arg-type]
+    assert results.search.count(level, **scope, matching=matching, at_most=100) == len(hits)  # type: ignore[arg-type]
     return hits
 
 
-def identities(level: str, hits: list[StoredObject]) -> list[tuple[str, ...]]:
+def identities(level: str, hits: list[Hit]) -> list[tuple[str, ...]]:
     columns = {"StudyInstanceUID": "study_instance_uid", "SeriesInstanceUID": "series_instance_uid", "SOPInstanceUID": "sop_instance_uid"}
     return [tuple(str(getattr(hit, columns[keyword])) for keyword in LEVELS[level]) for hit in hits]
 
@@ -153,8 +153,9 @@ def test_pages_of_an_answer_cover_it_once_newest_study_first(results: ResultsMad
     assert dates == sorted(dates, reverse=True)
 
 
-def results_date(hit: StoredObject) -> str:
-    return str((hit.header["00080020"].get("Value") or [""])[0])
+def results_date(hit: Hit) -> str:
+    [ds] = [ds for ds in OBJECTS if hit.sop_instance_uid == ds.SOPInstanceUID]
+    return str(ds.StudyDate)
 
 
 def test_a_level_shows_its_newest_version(results: ResultsMade) -> None:
@@ -175,13 +176,20 @@ def test_objects_of_studies_come_in_the_order_of_their_versions(results: Results
 
 def test_a_stored_header_is_the_objects_own(results: ResultsMade) -> None:
     for ds, header in zip(OBJECTS, HEADERS, strict=True):
-        [hit] = found(results, "instance", [Match(key("SOPInstanceUID"), str(ds.SOPInstanceUID))])
-        assert hit.header == header and hit.sop_class_uid == ds.SOPClassUID and "7FE00010" not in hit.header
+        [stored] = [one for one in results.search.objects([str(ds.StudyInstanceUID)]) if ds.SOPInstanceUID == one.sop_instance_uid]
+        assert stored.header == header and stored.sop_class_uid == ds.SOPClassUID and "7FE00010" not in stored.header
+
+
+def test_counting_ends_where_it_is_told_to(results: ResultsMade) -> None:
+    for level, whole in {"study": len(by_hand("study", [])), "instance": len(OBJECTS)}.items():
+        for at_most in (1, whole - 1, whole, whole + 1):
+            count = results.search.count(level, study_instance_uid=None, series_instance_uid=None, matching={}, at_most=at_most)
+            assert count == min(whole, at_most)
 
 
 def test_a_key_that_is_not_indexed_is_a_fault_of_ours(results: ResultsMade) -> None:
     with pytest.raises(ValueError, match="BodyPartExamined"):
-        results.search.count("study", study_instance_uid=None, series_instance_uid=None, matching={"BodyPartExamined": "BREAST"})
+        results.search.count("study", study_instance_uid=None, series_instance_uid=None, matching={"BodyPartExamined": "BREAST"}, at_most=9)
 
 
 # -------------------------------------------------------------------------------------------------------------------- listings
