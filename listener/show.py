@@ -79,6 +79,8 @@ def _held(study: Mapping[str, Any]) -> Iterator[str]:
         yield f"  The missing views may still come; to send what is here as PARTIAL: fourview release {uid}"
     if study["state"] == "withdrawn":
         yield f"  It is read again only when a person asks: fourview reprocess {uid}"
+    if study["images"] and all(image["disposition"] == "on demand" for image in study["images"]):
+        yield f"  It becomes an exam like any other when it is sent, or by fourview reprocess --from-orthanc {uid}"
     patients = {image["patient_id"] for image in study["images"] if image["disposition"] in ("candidate", "copy", "doubt", "failed")}
     if study["state"] == "held" and len(patients) > 1:
         for image in study["images"]:
@@ -128,7 +130,8 @@ def _others(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for image in others:
         what = image["view"] or image["modality"] or "?"
         file = f" (file {image['file']})" if image["disposition"] in ("copy", "doubt", "excluded") else ""
-        yield f"  {what:<6} {image['sop_instance_uid']}{file}  {image['disposition']}: {image['disposition_reason']}"
+        scored = _scored(image) if image["disposition"] == "on demand" else ""
+        yield f"  {what:<6} {image['sop_instance_uid']}{file}{scored}  {image['disposition']}: {image['disposition_reason']}"
     yield ""
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from io import BytesIO
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from stepped_store import SteppedStore, exam, image, implicit, rejection, uid
 
+from listener.show import in_words
 from pipeline.upkeep import retire, tidy
 from store import tables
 from store.accounting import Accounting
@@ -310,6 +312,16 @@ def test_a_look_does_not_see_it(stepped: SteppedStore) -> None:
     assert stepped.state() == "incomplete"
     dispositions = [one["disposition"] for one in stepped.study()["images"]]
     assert dispositions.count(Disposition.ON_DEMAND) == 4 and dispositions.count(Disposition.CANDIDATE) == 1
+
+
+def test_show_says_what_was_read_and_how_it_becomes_an_exam(stepped: SteppedStore) -> None:
+    ask(stepped, image(View.L_CC))
+    stepped.settle()
+    text = in_words(stepped.study(), ZoneInfo("Europe/London"))
+    assert f"fourview reprocess --from-orthanc {uid('study')}" in text
+    assert f"{image(View.L_CC).SOPInstanceUID}  Normal " in text and "on demand: read because a person asked" in text
+    stepped.receive(image(View.R_CC))
+    assert "becomes an exam" not in in_words(stepped.study(), ZoneInfo("Europe/London"))
 
 
 def test_asked_for_and_sent_at_the_same_moment(stepped: SteppedStore) -> None:
