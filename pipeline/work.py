@@ -207,8 +207,10 @@ class Worker:
         if room := _room("study", STUDIES_AT_ONCE):
             for claim in self._shop.archive.claim_studies(room):
                 _start(_study, claim.workflow_id, claim.row)
-        if room := _room("view", self._shop.gate.images_at_once + SPARE):
-            for claim in self._shop.scoring.claim(room):
+        at_once = self._shop.gate.images_at_once
+        room = _room("view", at_once)
+        if spare := _room("view", at_once + SPARE) - room:
+            for claim in self._shop.scoring.claim(room, spare=spare, at_once=at_once):
                 _start(_view, claim.workflow_id, int(claim.row))
         if room := _room("delivery", DELIVERIES_AT_ONCE):
             for claim in self._shop.ledger.claim(room):

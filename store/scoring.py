@@ -15,6 +15,7 @@ from store import tables
 from store.database import alone_or_never, database_now
 from store.grouping import STALLED_SECONDS
 from store.header import unpack_header
+from store.leases import living_processes
 from store.look import ask_for_score, current_selection, evidence_from
 from store.pauses import Paused, is_paused
 from store.rows import Claim, UnknownStudy, change_study, claim_rows, lock_study, say
@@ -57,10 +58,11 @@ class Scoring:
         self._clock = clock
         self._handed_out = 0
 
-    def claim(self, room: int = 50) -> list[Claim]:
+    def claim(self, room: int = 50, *, spare: int = 0, at_once: int = 0) -> list[Claim]:
         """Hand at most `room` images that wait to be read to a worker, by priority, then by age.
 
-        It asks for little more than it reads at once, so that an urgent image overtakes all that wait. One that is only re-read in the
+        `room` is what it can begin at once, so that an urgent image overtakes all that wait. `spare` more, which wait in its hands, only
+        when all living workers have `at_once` images in theirs: else another one would begin it now. One that is only re-read in the
         background is handed out when no other waits.
         """
         row = tables.score
@@ -72,6 +74,10 @@ class Scoring:
             if not alone_or_never(connection, "claim images") or is_paused(connection, Paused.ANALYSING):
                 return []
             moment = self._clock(connection)
+            if spare:
+                busy = connection.execute(sa.select(sa.func.count()).select_from(row).where(_IN_HAND)).scalar_one()
+                if busy + room >= at_once * len(living_processes(connection, "work", moment)):
+                    room += spare
             turns = (self._handed_out + room) // TURN_OF_THE_OLDEST - self._handed_out // TURN_OF_THE_OLDEST
             claims: list[Claim] = []
             for order, limit in (((row.c.id,), turns), ((row.c.priority, row.c.id), room - turns)):

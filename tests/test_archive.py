@@ -924,6 +924,21 @@ def test_a_worker_is_asked_for_no_more_than_it_has_room_for(stepped: SteppedStor
     assert [len(one) for one in taken] == [5, 5, 2, 0] and len({row for one in taken for row in one}) == 12
 
 
+def test_nothing_waits_in_the_hands_of_one_worker_that_another_could_begin(stepped: SteppedStore) -> None:
+    for name in ("one", "two"):
+        stepped.receive(*exam(study=name))
+    stepped.work(read=False)
+    for process in ("a:work:0", "b:work:0"):
+        stepped.claims.beat(process, "work")
+    assert len(stepped.scoring.claim(2, spare=1, at_once=2)) == 2, "the other one has its hands free"
+    assert stepped.scoring.claim(0, spare=1, at_once=2) == []
+    assert len(stepped.scoring.claim(2, spare=1, at_once=2)) == 3, "now all are busy"
+    assert len(stepped.scoring.claim(0, spare=1, at_once=2)) == 1
+    stepped.claims.leave("b:work:0")
+    stepped.step(60)
+    assert len(stepped.scoring.claim(0, spare=1, at_once=2)) == 1, "one that is dead is not waited for"
+
+
 def test_one_question_says_whether_anything_is_to_be_handed_out(stepped: SteppedStore) -> None:
     def hand_out() -> list[int]:
         return [len(claim()) for claim in (stepped.archive.claim_studies, stepped.scoring.claim, stepped.ledger.claim)]
