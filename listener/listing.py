@@ -97,7 +97,7 @@ ADDITIONAL = {
     ),
 }
 
-_MODALITY, _CONTENT_SEQUENCE, _CHARACTER_SET = _tags("Modality", "ContentSequence", "SpecificCharacterSet")
+_CONTENT_SEQUENCE, _CHARACTER_SET = _tags("ContentSequence", "SpecificCharacterSet")
 UTF_8 = {"vr": "CS", "Value": ["ISO_IR 192"]}
 
 
@@ -144,8 +144,9 @@ def entry(
         included = {*included, *known} - {_CONTENT_SEQUENCE}
     elif include_all:
         included = {*included, *(tag for each in with_levels for tag in ADDITIONAL[each] if tag in known)}
-    complete = [_complete(level, member, family, base_url) for member in members] if included else []
-    for tag in set(included) - set(listed):
+    further = set(included) - set(listed)
+    complete = [_complete(level, member, family, base_url) for member in members] if further else []
+    for tag in further:
         agreed = all(other.get(tag) == known.get(tag) for other in complete)
         listed[tag] = known[tag] if agreed and tag in known else _empty(tag)
     return dict(sorted(listed.items()))
@@ -158,7 +159,7 @@ def _uids(level: Level, stored: StoredObject) -> tuple[str, ...]:
 def _complete(level: Level, stored: StoredObject, family: Sequence[StoredObject], base_url: str) -> Header:
     """The header with what only the whole study can tell: counts of what this server has, modalities, where to fetch."""
     series = belonging(Level.SERIES, stored, family)
-    modalities = {value for member in family for value in member.header.get(_MODALITY, {}).get("Value", [])}
+    modalities = {member.modality for member in family} - {""}
     return {
         **stored.header,
         _CHARACTER_SET: UTF_8,

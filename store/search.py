@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -23,15 +25,37 @@ from store.view import contradicted_by
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """A result object as it is remembered; `header` is the DICOM JSON model without group 0002 and pixel data."""
+    """A result object as it is remembered; `header` is the DICOM JSON model without group 0002 and pixel data, parsed when it is read."""
 
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
+    modality: str
     header: Mapping[str, Any]
     file_name: str
+
+
+class _Header(Mapping[str, Any]):
+    """A header as the database has it: a search reads those of few of the objects that it finds, and a report's is long."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _parsed(self) -> dict[str, Any]:
+        parsed: dict[str, Any] = json.loads(self._text)
+        return parsed
+
+    def __getitem__(self, tag: str) -> Any:
+        return self._parsed[tag]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed)
+
+    def __len__(self) -> int:
+        return len(self._parsed)
 
 
 class Hit(NamedTuple):
@@ -281,9 +305,13 @@ class Search:
     def objects(self, study_instance_uids: Sequence[str]) -> list[StoredObject]:
         """Every result object of these studies, in the order in which they were made."""
         row = tables.result_object
-        query = sa.select(row).where(row.c.study_instance_uid.in_(study_instance_uids)).order_by(row.c.version_id, row.c.kind.desc())
+        query = (
+            sa.select(*(row.c[name] for name in _STORED), sa.cast(row.c.header, sa.Text).label("header"))
+            .where(row.c.study_instance_uid.in_(study_instance_uids))
+            .order_by(row.c.version_id, row.c.kind.desc())
+        )
         with self._engine.begin() as connection:
-            return [_stored(one) for one in connection.execute(query).all()]
+            return [_stored(one._mapping) for one in connection.execute(query).all()]
 
     def preview(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> str | None:
         """The file that shows an image as it was read, of its newest reception; None when it was not read. It outlives the pixels."""
@@ -320,6 +348,7 @@ _DELIVERY = (
     "patient_check",
 )
 
+_STORED = ("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "modality", "file_name")
 _LEVELS = {
     "study": ("study_instance_uid",),
     "series": ("study_instance_uid", "series_instance_uid"),
@@ -415,9 +444,8 @@ def _picked(row: sa.Row[Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: row._mapping[name] for name in names}
 
 
-def _stored(row: sa.Row[Any]) -> StoredObject:
-    names = ("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "header", "file_name")
-    return StoredObject(**_picked(row, names))
+def _stored(row: sa.RowMapping) -> StoredObject:
+    return StoredObject(**{name: row[name] for name in _STORED}, header=_Header(row["header"]))
 
 
 def _score(row: sa.Row[Any]) -> dict[str, Any]:
