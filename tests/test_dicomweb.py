@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from io import BytesIO
 from pathlib import Path
@@ -484,6 +489,58 @@ def test_a_file_is_never_in_memory_whole(tmp_path: Path) -> None:
     chunks = dicomweb._chunks(big, 0, 1 << 32)
     assert max(len(next(chunks)) for _ in range(3)) <= 256 * 1024
     assert b"".join(dicomweb._chunks(big, (1 << 32) - 5, 100)) == bytes(5)
+
+
+_SERVER = """
+import sys, time
+from pathlib import Path
+from serving import serving
+from listener.web import create_app
+from store.database import read_engine
+from store.files import Files
+from store.search import Search
+folder = Path(sys.argv[1])
+search, files = Search(read_engine(f"sqlite:///{folder / 'results.db'}")), Files(folder / "files")
+with serving(create_app(results=search, file_path=files.path, ready=list)) as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
+
+
+def _peak_mib(process: int) -> float:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
+
+
+def test_fifty_clients_fetch_large_objects_at_once_in_little_memory(tmp_path: Path) -> None:
+    source = ResultsMade(tmp_path)
+    source.add(page(rows=2500, columns=2800))  # 21 MB
+    size = source.path(PAGE).stat().st_size
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    command = [sys.executable, "-c", _SERVER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None and server.stdin is not None
+        url = server.stdout.readline().strip() + "/dicom-web" + instance("study", "page")
+        together = threading.Barrier(50)
+
+        def fetch(number: int) -> int:
+            path = ("", "/frames/1", "/bulkdata/7FE00010")[number % 3]
+            read = 0
+            with httpx.stream(
+                "GET", url + path, headers={"Accept": 'multipart/related; type="*/*"'}, timeout=120, trust_env=False
+            ) as response:
+                assert response.status_code == 200
+                together.wait(60)  # all have begun, none has ended
+                for piece in response.iter_bytes():
+                    read += len(piece)
+            return read
+
+        with ThreadPoolExecutor(50) as clients:
+            fetched = list(clients.map(fetch, range(50)))
+        assert min(fetched) >= 2500 * 2800 * 3 and max(fetched) >= size
+        assert _peak_mib(server.pid) < 300
+        server.stdin.close()
 
 
 def test_pixels_and_words_each_have_their_resources(get: Get) -> None:
