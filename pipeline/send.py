@@ -19,6 +19,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
@@ -309,7 +310,10 @@ def _failed(assoc: Association, pacs: Pacs, our_ae_title: str, *, connected: boo
     if not connected:
         return _Link(None, _RETRY, f"nobody answers at {_name(pacs)}: is it running, and are `host` and `port` of this [[pacs]] right?")
     answer = assoc.acceptor.primitive
-    if assoc.is_rejected and answer is not None:
+    if answer is None and isinstance(early := assoc.dul.peek_next_pdu(), A_ASSOCIATE):
+        # Rejected before pynetdicom's other thread looked: it takes the connection, closed by then, for one that never was.
+        answer = early
+    if answer is not None and answer.result:
         given = (answer.result, answer.result_source, answer.diagnostic)
         words = _REJECTIONS.get(given, "rejects the association without a reason: see its log").format(ours=our_ae_title, pacs=pacs)
         return _Link(None, _RETRY if answer.result == 2 else _REFUSED, f"{_name(pacs)} {words}")
