@@ -59,6 +59,11 @@ class CannotListen(Exception):
     """The port could not be opened; the text says why and what to do."""
 
 
+_LIBC = ctypes.CDLL(None)
+_M_ARENA_MAX = -8  # malloc.h
+#: So many heaps for all threads of a receiver: they take turns anyway.
+HEAPS = 2
+
 _LISTEN_ERRORS = {
     errno.EADDRINUSE: "another program uses this port: stop it (`ss -ltnp` shows which) or set another `port` under [dicom]",
     errno.EADDRNOTAVAIL: "this machine has no such address: set `host` under [dicom] to one of its own, or to 0.0.0.0 for all",
@@ -118,6 +123,7 @@ class StorageScp:
     def start(self) -> Self:
         """Listen. Raises CannotListen."""
         configure_pynetdicom()
+        keep_to_few_heaps()
         stream_into(self._files.incoming)
         callbacks: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, guard, [self._limits]),
@@ -284,11 +290,19 @@ def give_back_memory(stopped: threading.Event) -> None:
 
     They are cycles, of some hundred KiB each and spread over the heaps of many threads; without this a burst of connects stays resident.
     """
-    libc = ctypes.CDLL(None)
     while not stopped.wait(MEMORY_SECONDS):
         gc.collect()
-        if hasattr(libc, "malloc_trim"):  # glibc's
-            libc.malloc_trim(0)
+        if hasattr(_LIBC, "malloc_trim"):  # glibc's
+            _LIBC.malloc_trim(0)
+
+
+def keep_to_few_heaps() -> None:
+    """Before the first thread of a connection: glibc gives each of many threads a heap, and what lives long in one of them keeps all of it.
+
+    With a heap for eight threads per core, ten thousand bare connects left 30 MB behind although no object did.
+    """
+    if hasattr(_LIBC, "mallopt"):
+        _LIBC.mallopt(_M_ARENA_MAX, HEAPS)
 
 
 class _Server(ThreadedAssociationServer):
