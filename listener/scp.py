@@ -299,7 +299,7 @@ def give_back_memory(stopped: threading.Event) -> None:
 def keep_to_few_heaps() -> None:
     """Before the first thread of a connection: glibc gives each of many threads a heap, and what lives long in one of them keeps all of it.
 
-    With a heap for eight threads per core, ten thousand bare connects left 30 MB behind although no object did.
+    With its eight heaps per core, ten thousand bare connects left 30 MB behind, although no object was left.
     """
     if hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_M_ARENA_MAX, HEAPS)
