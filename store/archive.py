@@ -279,7 +279,7 @@ class Archive:
                 )
             ).scalar_one()
             settled = study.generation - 1 if left else study.generation
-            change_study(connection, study_instance_uid, settled_generation=settled, **({} if ready else AT_REST))
+            change_study(connection, study_instance_uid, settled_generation=settled, **({"begun_by": None} if ready else AT_REST))
             return ready
 
     def _take_in(self, connection: sa.Connection, resolved: Mapping[int, tuple[Resolved, bytes | None]], now: datetime) -> None:

@@ -46,7 +46,7 @@ class PostgresProcess:
             "fsync": "off",
             "full_page_writes": "off",
             "synchronous_commit": "off",
-            "max_connections": 60,
+            "max_connections": 200,
             "shared_buffers": "32MB",
             **settings,
         }

@@ -783,6 +783,18 @@ def test_a_study_beside_a_deadly_image_and_one_that_ends_well_are_not_held(stepp
     assert outcomes(stepped) == ["COMPLETE"] and not stepped.claims.is_suspect(uid("beside"))
 
 
+def test_a_study_that_waits_for_its_report_is_not_in_hand(stepped: SteppedStore) -> None:
+    """Between its look and its report a suspect may go: were the study taken for being beside it, no death would ever count."""
+    stepped.receive(*exam())
+    stepped.work(report=False)
+    stepped.step(RETAKE)
+    [claim] = stepped.archive.claim_studies()
+    assert stepped.claims.begin_study(STUDY, claim.workflow_id, "host:work:0/life")
+    assert stepped.advance(STUDY)
+    assert stepped.claims.died("life") == 0
+    assert stepped.claims.begin_study(STUDY, claim.workflow_id, "host:work:0/life"), "it is still this workflow's"
+
+
 def test_a_study_that_is_anothers_by_now_is_left_alone(stepped: SteppedStore) -> None:
     stepped.receive(*exam())
     [old] = stepped.archive.claim_studies()
