@@ -163,25 +163,8 @@ def keep_file(
         file_name = None if ignored else files.adopt(received)
     except OSError as error:
         raise Refused(Status.OUT_OF_RESOURCES, disk_fault(error)) from error
-    reception = Reception(
-        study_instance_uid=keys.study_instance_uid,
-        series_instance_uid=keys.series_instance_uid,
-        sop_instance_uid=keys.sop_instance_uid,
-        sop_class_uid=keys.sop_class_uid,
-        transfer_syntax_uid=keys.transfer_syntax_uid,
-        modality=keys.modality,
-        patient_id=keys.patient_id,
-        issuer_of_patient_id=keys.issuer_of_patient_id,
-        patient_name=keys.patient_name,
-        patient_birth_date=keys.patient_birth_date,
-        calling_ae_title=stripped(calling_ae_title),
-        called_ae_title=stripped(called_ae_title),
-        size_bytes=keys.size_bytes,
-        file_hash=keys.file_hash,
-        file_name=file_name,
-        ignored=ignored,
-        origin=origin,
-    )
+    titles = {"calling_ae_title": stripped(calling_ae_title), "called_ae_title": stripped(called_ae_title)}
+    reception = reception_of(keys, file_name, origin=origin, ignored=ignored, **titles)
     try:
         kept = archive.keep(reception)
     except Busy as busy:
@@ -195,6 +178,31 @@ def keep_file(
         with contextlib.suppress(OSError):  # what was sent is kept; the janitor finds the second file
             files.remove(file_name)
     return kept
+
+
+def reception_of(
+    keys: Keys, file_name: str | None, *, calling_ae_title: str, called_ae_title: str, origin: str, ignored: str = ""
+) -> Reception:
+    """What the archive is told of an instance that came through a door."""
+    return Reception(
+        study_instance_uid=keys.study_instance_uid,
+        series_instance_uid=keys.series_instance_uid,
+        sop_instance_uid=keys.sop_instance_uid,
+        sop_class_uid=keys.sop_class_uid,
+        transfer_syntax_uid=keys.transfer_syntax_uid,
+        modality=keys.modality,
+        patient_id=keys.patient_id,
+        issuer_of_patient_id=keys.issuer_of_patient_id,
+        patient_name=keys.patient_name,
+        patient_birth_date=keys.patient_birth_date,
+        calling_ae_title=calling_ae_title,
+        called_ae_title=called_ae_title,
+        size_bytes=keys.size_bytes,
+        file_hash=keys.file_hash,
+        file_name=file_name,
+        ignored=ignored,
+        origin=origin,
+    )
 
 
 def disk_fault(error: OSError) -> str:

@@ -23,13 +23,13 @@ from pydicom.errors import InvalidDicomError
 
 from listener.config import Config
 from listener.fetch import source
-from listener.keys import Keys, Refused, Status, check_uids, read_keys
+from listener.keeping import reception_of
+from listener.keys import Refused, Status, check_uids, read_keys
 from listener.reference_api import Failed, Outcome, Read
 from pipeline.figures import Figures
 from pipeline.model_card import ModelError
 from pipeline.orthanc import FetchFailed, InstanceNotFetched, Trouble, fetch_instance
 from pipeline.send import Pacs
-from store.archive import Reception
 from store.database import DatabaseAway
 from store.files import Files
 from store.header import pack_header, read_header, unpack_header
@@ -250,7 +250,9 @@ class Reader:
         file_name = self._files.adopt(received)
         linked = False
         try:
-            asked = self._book.ask(_reception(keys, file_name, self._config.dicom.ae_title), resolved, packed, policy)
+            # Without a calling AE title: nobody sent it, and who is silent must not look as if he had.
+            reception = reception_of(keys, file_name, calling_ae_title="", called_ae_title=self._config.dicom.ae_title, origin=ORIGIN)
+            asked = self._book.ask(reception, resolved, packed, policy)
             linked = asked.linked
         except DatabaseAway:
             linked = True  # perhaps it was committed: without a row the janitor removes it
@@ -261,28 +263,6 @@ class Reader:
                     self._files.remove(file_name)
         log.info("asked for on demand sop_instance_uid=%s pacs=%s score=%d", keys.sop_instance_uid, pacs.name, asked.score_id)
         return _Waiting(asked, _view(resolved.evidence))
-
-
-def _reception(keys: Keys, file_name: str, our_ae_title: str) -> Reception:
-    """Without a calling AE title: nobody sent it, and who is silent must not look as if he had."""
-    return Reception(
-        study_instance_uid=keys.study_instance_uid,
-        series_instance_uid=keys.series_instance_uid,
-        sop_instance_uid=keys.sop_instance_uid,
-        sop_class_uid=keys.sop_class_uid,
-        transfer_syntax_uid=keys.transfer_syntax_uid,
-        modality=keys.modality,
-        patient_id=keys.patient_id,
-        issuer_of_patient_id=keys.issuer_of_patient_id,
-        patient_name=keys.patient_name,
-        patient_birth_date=keys.patient_birth_date,
-        calling_ae_title="",
-        called_ae_title=our_ae_title,
-        size_bytes=keys.size_bytes,
-        file_hash=keys.file_hash,
-        file_name=file_name,
-        origin=ORIGIN,
-    )
 
 
 def _view(evidence: ViewEvidence) -> str | None:

@@ -230,14 +230,13 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
 def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[str, ...]]:
     """Where the rule sends results, as far as each destination takes this model's; the notes say where not, and why. A withdrawal goes to
     whoever was sent what it withdraws."""
+    named = [pacs for pacs in shop.pacs if pacs.name in reading.send_to]
     if reading.outcome is Outcome.WITHDRAWN:
-        known = {pacs.name for pacs in shop.pacs}
-        untold = [name for name in reading.send_to if name not in known]
+        untold = [name for name in reading.send_to if name not in {pacs.name for pacs in named}]
         words = "not told to {}: the configuration no longer names it; delete the result there by hand"
-        return [pacs for pacs in shop.pacs if pacs.name in reading.send_to], tuple(words.format(name) for name in untold)
+        return named, tuple(words.format(name) for name in untold)
     if not reading.send_to:
         return [], ("not sent: no rule that says analyse names a destination for this study",)
-    named = [pacs for pacs in shop.pacs if pacs.name in reading.send_to]
     taken = [pacs for pacs in named if reading.model.trained or pacs.accept_untrained]
     refusing = [pacs for pacs in named if pacs not in taken]
     notes = [f"not sent to {pacs.name}: the model is untrained and {pacs.name} has accept_untrained = false" for pacs in refusing]

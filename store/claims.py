@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from store import crashes, ledger, tables
 from store.database import database_now, insert_or_ignore
 from store.leases import living_processes
-from store.rows import UnknownStudy, lock_study
+from store.rows import lock_studies
 
 
 class Claims:
@@ -57,9 +56,7 @@ class Claims:
             for row in (tables.study, tables.score, tables.delivery):
                 studies.update(connection.execute(sa.select(row.c.study_instance_uid).where(held[row.name])).scalars())
             # Studies first and in one order, then what belongs to them: as every transaction does.
-            for uid in sorted(studies):
-                with suppress(UnknownStudy):  # forgotten at this very moment: its rows are gone
-                    lock_study(connection, uid)
+            lock_studies(connection, studies)
             values = {"workflow_id": None, "begun_by": None, "due_at": now}
             released = connection.execute(sa.update(tables.study).where(held["study"]).values(**values)).rowcount
             released += ledger.take_back(connection, workflow_ids, now)

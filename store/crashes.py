@@ -20,7 +20,6 @@ What was handed out and not begun costs nothing at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,7 +27,7 @@ import sqlalchemy as sa
 
 from store import tables
 from store.archive import give_up
-from store.rows import UnknownStudy, change_study, lock_study
+from store.rows import change_study, lock_studies
 from store.scoring import EXPIRED_ATTEMPTS, RETRY_SECONDS, fail_for_good
 
 #: An image over which a worker died alone this often fails.
@@ -113,7 +112,5 @@ def _locked(connection: sa.Connection, which: sa.ColumnElement[bool], studies: S
     """The waiting images of a kind, after their studies (and other `studies`) were locked, in the order in which all do so."""
     wanted = sa.and_(which, _WAITS)
     of_images = connection.execute(sa.select(_ROW.c.study_instance_uid).where(wanted).distinct()).scalars()
-    for uid in sorted({*of_images, *studies}):
-        with suppress(UnknownStudy):  # forgotten at this very moment: its rows are gone
-            lock_study(connection, uid)
+    lock_studies(connection, {*of_images, *studies})
     return connection.execute(sa.select(_ROW).where(wanted).order_by(_ROW.c.id).with_for_update()).all()

@@ -192,6 +192,10 @@ def header_columns(found: Resolved, packed: bytes | None) -> dict[str, Any]:
     }
 
 
+#: A score that failed and is tried again, as if it had never been tried.
+AGAIN: Mapping[str, Any] = {"state": "waiting", "attempt": 0, "failures": 0, "crashes": 0, "error": "", "due_at": None}
+
+
 def ask_for_score(
     connection: sa.Connection,
     study_instance_uid: str,
@@ -201,11 +205,16 @@ def ask_for_score(
     background: bool = False,
     priority: int = 5,
 ) -> bool:
-    """Have an image read by `policy`'s model; False when it was asked for before."""
+    """Have an image read by `policy`'s model; False when it was asked for before. Who asks for a result takes it out of the background."""
+    row = tables.score
     values = {"instance_id": instance_id, "study_instance_uid": study_instance_uid, "state": "waiting"}
     values |= {"background": background, "priority": priority}
     model = {"model_key": policy.model.key, "model": asdict(policy.model), "card": policy.card}
-    return insert_or_ignore(connection, tables.score, values | model)
+    asked = insert_or_ignore(connection, row, values | model)
+    if not asked and not background:
+        mine = sa.and_(row.c.instance_id == instance_id, row.c.model_key == policy.model.key)
+        connection.execute(sa.update(row).where(mine).values(background=False))
+    return asked
 
 
 def _stored(decisions: Decisions) -> dict[str, Any]:
@@ -445,13 +454,10 @@ class Look:
     def _write_scores(self, found: Consequences) -> None:
         row = tables.score
         for instance_id in found.again:
-            again = {"state": "waiting", "attempt": 0, "failures": 0, "crashes": 0, "error": "", "due_at": None}
-            self.connection.execute(sa.update(row).where(row.c.id == self.scores[instance_id].id).values(**again))
+            self.connection.execute(sa.update(row).where(row.c.id == self.scores[instance_id].id).values(**AGAIN))
         priority = found.changes.get("rule_priority", self.study.rule_priority)
         for instance_id in found.wanted:
-            if not ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy, priority=priority):
-                theirs = sa.and_(row.c.instance_id == instance_id, row.c.model_key == self.policy.model.key)
-                self.connection.execute(sa.update(row).where(theirs).values(background=False))
+            ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy, priority=priority)
         mine = sa.and_(
             row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting", row.c.priority.not_in((priority, FIRST))
         )

@@ -17,7 +17,7 @@ from store import tables
 from store.database import database_now, insert_or_ignore
 from store.forget import forgotten
 from store.images import Disposition
-from store.look import FIRST, ask_for_score, header_columns, scores_from
+from store.look import AGAIN, FIRST, ask_for_score, header_columns, scores_from
 from store.rows import UnknownStudy, change_study, lock_study, say
 from store.study import Policy, Scores, StudyState
 from store.view import Resolved
@@ -138,12 +138,11 @@ def _wanted(connection: sa.Connection, study_instance_uid: str, instance_id: int
     ).one()
     if found.state == "failed" and found.disposition == Disposition.ON_DEMAND:
         # The cause may be gone. What failed on the normal way is its study's: a person asks to reprocess that.
-        again: dict[str, Any] = {"attempt": 0, "failures": 0, "crashes": 0, "error": "", "due_at": None}
-        connection.execute(sa.update(row).where(row.c.id == found.id).values(state="waiting", priority=FIRST, background=False, **again))
+        connection.execute(sa.update(row).where(row.c.id == found.id).values(priority=FIRST, **AGAIN))
         return found.id, True
     waits = found.state == "waiting"
     if waits:
-        connection.execute(sa.update(row).where(row.c.id == found.id).values(priority=FIRST, background=False))
+        connection.execute(sa.update(row).where(row.c.id == found.id).values(priority=FIRST))
     return found.id, waits
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,13 @@ def lock_study(connection: sa.Connection, study_instance_uid: str) -> sa.Row[Any
     if found is None:
         raise unknown_study(connection, study_instance_uid)
     return found
+
+
+def lock_studies(connection: sa.Connection, study_instance_uids: Iterable[str]) -> None:
+    """Lock several studies in the one order in which all do so; one that was forgotten at this very moment has no rows any more."""
+    for uid in sorted(set(study_instance_uids)):
+        with suppress(UnknownStudy):
+            lock_study(connection, uid)
 
 
 def unknown_study(connection: sa.Connection, study_instance_uid: str) -> UnknownStudy:

@@ -17,7 +17,7 @@ from stepped_store import CEILING, MODEL, RETAKE, FixedRuling, SteppedStore, exa
 
 from pipeline import conclude
 from pipeline.upkeep import retire
-from store import claims, crashes, tables
+from store import rows, tables
 from store.archive import Archive, Busy, Kept
 from store.claims import Claims
 from store.crashes import CRASHES
@@ -819,8 +819,7 @@ def test_a_study_that_is_forgotten_while_rows_are_taken_back_stops_nobody(steppe
             raise UnknownStudy("forgotten")
         return lock_study(connection, study_instance_uid)
 
-    for module in (claims, crashes):
-        monkeypatch.setattr(module, "lock_study", gone)
+    monkeypatch.setattr(rows, "lock_study", gone)
     assert stepped.claims.died("life") == 2
     assert stepped.claims.release([claim.workflow_id for claim in claims_], "killed") == 0, "freed already"
     stepped.step(60)
