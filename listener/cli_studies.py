@@ -23,10 +23,14 @@ from pipeline.model import load_classifier, read_card
 from pipeline.orthanc import FetchFailed
 from store.archive import Archive, Busy
 from store.grouping import Release, RequestKind
+from store.listing import Wanted
 from store.rows import UnknownStudy
 from store.search import Search
 from store.study import StudyState, View
 from store.view import STANDARD
+
+#: Studies that are listed at once.
+_MOST = 1000
 
 
 @app.command()
@@ -37,7 +41,7 @@ def studies(
     config = configuration(context)
     if state is not None and state not in {known.value for known in StudyState}:
         raise typer.BadParameter(f"{state} is no state; there are {', '.join(StudyState)}", param_hint="--state")
-    found = parts.open_search(config).studies(state)
+    found = parts.open_listing(config).studies(Wanted(states=(state,) if state else ()), limit=_MOST).studies
     if as_json:
         print_json(found)
         return

@@ -42,6 +42,7 @@ from store.epoch import restored
 from store.files import Files
 from store.forget import Forgetting, Forgotten
 from store.ledger import Ledger
+from store.listing import Listing
 from store.on_demand import OnDemand
 from store.pauses import Pauses
 from store.retention import Retention
@@ -161,6 +162,11 @@ def open_ledger(config: Config) -> Ledger:
 def open_search(config: Config) -> Search:
     """Listings of the same database, read-only; raises OldSchema like `open_archive`."""
     return Search(_current(read_engine(config.store.database)))
+
+
+def open_listing(config: Config) -> Listing:
+    """The studies line by line, read-only; raises OldSchema like `open_archive`."""
+    return Listing(_current(read_engine(config.store.database)))
 
 
 def open_acts(config: Config) -> Acts:

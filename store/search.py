@@ -1,4 +1,4 @@
-"""Listings on the read-only engine: studies and what happened to them, and the result objects that QIDO-RS searches (PS3.18 10.6)."""
+"""Questions on the read-only engine: a study and what happened to it, and the result objects that QIDO-RS searches (PS3.18 10.6)."""
 
 from __future__ import annotations
 
@@ -73,35 +73,6 @@ class Search:
         self._engine = engine
 
     # ------------------------------------------------------------------------------------------------------------- studies
-
-    def studies(self, state: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
-        """One line per study, the one that last received an instance first."""
-        study, version = tables.study, tables.version
-        newest = (
-            sa.select(version.c.study_instance_uid, sa.func.max(version.c.number).label("version"))
-            .group_by(version.c.study_instance_uid)
-            .subquery()
-        )
-        query = (
-            sa.select(
-                study.c.study_instance_uid,
-                study.c.state,
-                study.c.state_reason,
-                study.c.revision,
-                study.c.study_date,
-                study.c.first_instance_at,
-                study.c.last_instance_at,
-                study.c.due_at,
-                newest.c.version,
-            )
-            .outerjoin(newest, newest.c.study_instance_uid == study.c.study_instance_uid)
-            .order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid)
-            .limit(limit)
-        )
-        if state is not None:
-            query = query.where(study.c.state == state)
-        with self._engine.begin() as connection:
-            return [dict(row._mapping) for row in connection.execute(query).all()]
 
     def study(self, study_instance_uid: str) -> dict[str, Any]:
         """Everything about one study: state, images, scores, versions with their objects, deliveries, timeline. Raises UnknownStudy."""

@@ -20,6 +20,7 @@ from pydicom.uid import RLELossless
 from pipeline.model import write_demo_weights
 from pipeline.send import Pacs, SendOutcome, send
 from store.database import read_engine
+from store.rows import UnknownStudy
 from store.search import Search
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -205,8 +206,11 @@ send_to = ["orthanc"]
         """`show` of the study once it is in `state` (and has that many versions)."""
 
         def there() -> bool:
-            found = [one for one in self._search.studies() if one["study_instance_uid"] == study_instance_uid]
-            return bool(found) and found[0]["state"] == state and (version is None or found[0]["version"] == version)
+            try:
+                found = self._search.study(study_instance_uid)
+            except UnknownStudy:
+                return False
+            return bool(found["state"] == state and (version is None or (found["runs"] and found["runs"][-1]["number"] == version)))
 
         self.wait_for(there, f"study {study_instance_uid} did not become {state} (version {version})", seconds)
         return self.show(study_instance_uid)

@@ -27,6 +27,7 @@ from store.files import Files
 from store.grouping import Release, RequestKind
 from store.header import header_json, pack_header, read_header, read_part10, unpack_header
 from store.ledger import OWING, Delivery, Ledger
+from store.listing import Listing
 from store.look import Reading
 from store.retention import Retention
 from store.scoring import Scoring
@@ -133,6 +134,7 @@ class SteppedStore:
         self.claims = Claims(engine, clock=lambda _connection: self.now)
         self.ledger = Ledger(engine, clock=lambda _connection: self.now)
         self.search = Search(engine)
+        self.listing = Listing(engine)
         self.files = Files(files)
         self.policy = POLICY
         self.ruling = FixedRuling()

@@ -22,6 +22,7 @@ from stepped_store import MODEL, SteppedStore, exam, image
 from listener import parts
 from store import tables
 from store.database import alembic_config, engine_database, schema_revision, upgrade, workflow_engine, write_engine
+from store.listing import Wanted
 from store.study import View
 from store.view import resolve
 
@@ -128,7 +129,7 @@ def test_rows_of_the_previous_release_are_read_and_worked_on(previous: sa.Engine
     study = stepped.search.study(STUDY)
     assert (study["state"], [run["number"] for run in study["runs"]]) == ("analysed", [1])
     assert sorted(one["state"] for one in study["deliveries"]) == ["confirmed", "waiting"]
-    assert [one["study_instance_uid"] for one in stepped.search.studies()] == [STUDY]
+    assert [one["study_instance_uid"] for one in stepped.listing.studies(Wanted()).studies] == [STUDY]
     assert [one["tries"] for one in stepped.search.deliveries()] == [0, 0]
     with previous.begin() as connection:
         names = {row.name: row.value for row in connection.execute(sa.select(tables.installation))}

@@ -195,18 +195,6 @@ def test_a_key_that_is_not_indexed_is_a_fault_of_ours(results: ResultsMade) -> N
 # -------------------------------------------------------------------------------------------------------------------- listings
 
 
-def test_studies_are_listed_newest_first(stepped: SteppedStore) -> None:
-    for name in ("a", "b", "c"):
-        stepped.receive(*exam(study=name)[: 3 if name == "b" else 4])
-        stepped.step(60)
-        stepped.work()
-    listed = stepped.search.studies()
-    assert [line["study_instance_uid"] for line in listed] == [uid("c"), uid("b"), uid("a")]
-    assert [(line["state"], line["version"]) for line in listed] == [("analysed", 1), ("collecting", None), ("analysed", 1)]
-    assert [line["study_instance_uid"] for line in stepped.search.studies("collecting")] == [uid("b")]
-    assert len(stepped.search.studies(limit=2)) == 2 and stepped.search.studies("held") == []
-
-
 def test_a_study_tells_its_slots(stepped: SteppedStore) -> None:
     stepped.receive(*exam()[:2])
     stepped.work()
