@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -36,6 +37,8 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     wanted = parser.parse_args()
+    # so that what was started is stopped then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(f"{wanted.rounds} rounds on {wanted.database}, seed {wanted.seed}", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary, _database(wanted.database) as database:
