@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from listener import parts
+from listener.desk import Desk
 from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_json
 from store.ledger import GIVEN_UP, DeliveryState
@@ -27,12 +27,12 @@ def deliveries(
     """List deliveries, newest first; what was refused or has expired once for each destination and reason."""
     if context.invoked_subcommand is not None:
         return
-    search = parts.open_search(configuration(context))
-    found = search.deliveries(state)
+    desk = Desk(configuration(context))
+    found = desk.deliveries(state)
     if as_json:
         print_json(found)
         return
-    for group in search.given_up() if state is None else ():
+    for group in desk.given_up() if state is None else ():
         what = f"{group['destination']}: {group['count']} {group['state']} since {group['since']:%Y-%m-%d %H:%M}Z: {group['reason']}"
         again = f"fourview deliveries retry --state {group['state']} --destination {group['destination']}"
         print(printable(f"{what}\n    when that is mended: {again}"))
@@ -54,8 +54,7 @@ def retry(
         raise typer.BadParameter("name deliveries, or one --state, not both")
     if wrong := [one for one in state or () if one not in GIVEN_UP]:
         raise typer.BadParameter(f"{wrong[0]}: only what is {', '.join(GIVEN_UP)} can be sent again", param_hint="--state")
-    ledger = parts.open_ledger(configuration(context))
-    done, refused = ledger.retry(
+    done, refused = Desk(configuration(context)).retry(
         person=getpass.getuser(), why=reason, delivery_ids=delivery or (), states=state or (), destination=destination
     )
     for line in refused:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import getpass
-from functools import partial
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
 from listener import check as acceptance
-from listener import parts, reread
+from listener import reread
 from listener import status as in_trouble
-from listener.config import Config
+from listener.desk import Desk
 from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_findings, print_json
-from store.condition import Facts
-from store.database import database_folder
-from store.files import Room, least_room
 from store.pauses import Paused
 
 
@@ -28,7 +24,7 @@ def devices(
     as_json: AsJson = False,
 ) -> None:
     """Count, per device, images and what contradicts the side that they state; the most contradicted first."""
-    found = parts.open_search(configuration(context)).devices(days)
+    found = Desk(configuration(context)).devices(days)
     if as_json:
         print_json(found)
         return
@@ -52,7 +48,7 @@ def devices(
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """How the installation fares, what is in trouble first; exit code 1 on trouble, for Nagios and cron."""
     config = configuration(context)
-    found = in_trouble.status(partial(_facts, config), _room(config), parts.alert_limits(config))
+    found = Desk(config).fares()
     if as_json:
         print_json(found.as_json())
     else:
@@ -61,22 +57,11 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _facts(config: Config) -> Facts:
-    return parts.open_condition(config).facts()
-
-
-def _room(config: Config) -> Room | None:
-    try:
-        return least_room(config.store.files, database_folder(config.store.database))  # `Files` would make the folder
-    except OSError:
-        return None
-
-
 @app.command()
 def alerts(context: typer.Context, as_json: AsJson = False) -> None:
     """List what people are told and what is not settled yet, oldest first."""
     config = configuration(context)
-    found = [one for one in parts.open_condition(config).facts().alerts if one["cleared_at"] is None]
+    found = Desk(config).alerts()
     if as_json:
         print_json(found)
     else:
@@ -86,14 +71,14 @@ def alerts(context: typer.Context, as_json: AsJson = False) -> None:
 @app.command()
 def pause(context: typer.Context, what: Paused, reason: Reason = "") -> None:
     """Hand out nothing more: `sending` (results wait) or `analysing` (images wait; reception goes on). What is in hand ends."""
-    fresh = parts.open_pauses(configuration(context)).pause(what, person=getpass.getuser(), why=reason)
+    fresh = Desk(configuration(context)).pause(what, person=getpass.getuser(), why=reason)
     print(f"{what} is paused until `fourview resume {what}`" if fresh else f"{what} was paused already: `fourview status` says by whom")
 
 
 @app.command()
 def resume(context: typer.Context, what: Paused, reason: Reason = "") -> None:
     """Go on with what was paused."""
-    gone = parts.open_pauses(configuration(context)).resume(what, person=getpass.getuser(), why=reason)
+    gone = Desk(configuration(context)).resume(what, person=getpass.getuser(), why=reason)
     print(f"{what} goes on" if gone else f"{what} was not paused")
 
 
@@ -110,7 +95,7 @@ def acts(
         days = reread.days(since)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since") from None
-    found = parts.open_acts(config).listing(days=days, study_instance_uid=study)
+    found = Desk(config).acts(days=days, study_instance_uid=study)
     if as_json:
         print_json(found)
         return

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import getpass
 import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
 from listener import parts, reread
 from listener.config import Config
+from listener.desk import Desk
 from listener.fetch import fetch_and_keep
 from listener.serve import CannotServe
 from listener.show import in_words, printable
 from listener.terminal import AsJson, Reason, app, configuration, print_json
 from pipeline.model import load_classifier, read_card
 from pipeline.orthanc import FetchFailed
-from store.archive import Archive, Busy
+from store.archive import Busy
 from store.grouping import Release, RequestKind
 from store.listing import Wanted
 from store.rows import UnknownStudy
-from store.search import Search
 from store.study import StudyState, View
 from store.view import STANDARD
 
@@ -41,7 +39,7 @@ def studies(
     config = configuration(context)
     if state is not None and state not in {known.value for known in StudyState}:
         raise typer.BadParameter(f"{state} is no state; there are {', '.join(StudyState)}", param_hint="--state")
-    found = parts.open_listing(config).studies(Wanted(states=(state,) if state else ()), limit=_MOST).studies
+    found = Desk(config).studies(Wanted(states=(state,) if state else ()), limit=_MOST).studies
     if as_json:
         print_json(found)
         return
@@ -56,7 +54,7 @@ def studies(
 def show(context: typer.Context, study: str, as_json: AsJson = False) -> None:
     """Everything about one study: slots, rule, results, deliveries, timeline."""
     config = configuration(context)
-    found = parts.open_search(config).study(study)
+    found = Desk(config).study(study)
     if as_json:
         print_json(found)
     else:
@@ -83,7 +81,7 @@ def reprocess(
     of changed classes is printed. It can be stopped and started again: what was read is not read twice.
     """
     config = configuration(context)
-    archive, search = parts.open_archive(config), parts.open_search(config)
+    desk, search = Desk(config), parts.open_search(config)
     studies = list(study or ())
     if since:
         try:
@@ -105,8 +103,10 @@ def reprocess(
     for study_instance_uid in studies:
         try:
             if from_orthanc:
-                print(f"{study_instance_uid}: {fetch_and_keep(config, archive, parts.open_files(config), study_instance_uid)}")
-            done, words = _asked(archive, search, study_instance_uid, RequestKind.REPROCESS, wait_seconds, why=reason, card=card)
+                fetched = fetch_and_keep(config, parts.open_archive(config), parts.open_files(config), study_instance_uid)
+                print(f"{study_instance_uid}: {fetched}")
+            request_id = desk.ask(study_instance_uid, RequestKind.REPROCESS, person=getpass.getuser(), why=reason, card=card)
+            done, words = _came(desk, request_id, wait_seconds)
         except (FetchFailed, UnknownStudy, Busy) as error:
             done, words = False, str(error)
         print(printable(f"{study_instance_uid}: {words}"), file=sys.stdout if done else sys.stderr)
@@ -182,49 +182,18 @@ def _decide(
     config: Config, study_instance_uid: str, kind: RequestKind, wait_seconds: float, *, why: str, release: Release | None = None
 ) -> None:
     """Ask, wait, print what came of it."""
-    archive, search = parts.open_archive(config), parts.open_search(config)
-    done, words = _asked(archive, search, study_instance_uid, kind, wait_seconds, why=why, release=release)
+    desk = Desk(config)
+    request_id = desk.ask(study_instance_uid, kind, person=getpass.getuser(), why=why, release=release)
+    done, words = _came(desk, request_id, wait_seconds)
     print(printable(f"{study_instance_uid}: {words}"), file=sys.stdout if done else sys.stderr)
     if not done:
         raise typer.Exit(1)
 
 
-def _asked(
-    archive: Archive,
-    search: Search,
-    study_instance_uid: str,
-    kind: RequestKind,
-    wait_seconds: float,
-    *,
-    why: str = "",
-    release: Release | None = None,
-    card: str = "",
-) -> tuple[bool, str]:
-    """Ask for one study and wait for the worker; (done, what came of it in words)."""
-    request_id = uuid.uuid4().hex
-    archive.request(study_instance_uid, kind, request_id=request_id, person=getpass.getuser(), why=why, release=release, card=card)
-    if not search.living("work"):
-        return False, "asked for, but no worker is running: start `fourview serve` (or `work`) and it will be done"
-    answer = _await(lambda: search.request(request_id), wait_seconds)
-    if answer is None:
-        return False, f"no worker answered within {wait_seconds:g} s; it stays asked for (`fourview show`)"
-    if answer != "accepted":
-        return False, answer
-    done = _await(lambda: _settled(search.study(study_instance_uid)), wait_seconds)
-    if done is None:
-        return False, "still being read (`fourview show`)"
-    return done.startswith("withdrawn" if kind is RequestKind.WITHDRAW else "analysed"), done
-
-
-def _settled(study: Mapping[str, Any]) -> str | None:
-    return None if study["state"] == "analysing" else f"{study['state']}: {study['state_reason']}"
-
-
-def _await(question: Callable[[], str | None], seconds: float) -> str | None:
-    deadline = time.monotonic() + seconds
-    while (answer := question()) is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return answer
+def _came(desk: Desk, request_id: str, wait_seconds: float) -> tuple[bool, str]:
+    """What came of a request: (done, in words)."""
+    answer = desk.wait(request_id, wait_seconds)
+    return answer["done"], answer["text"]
 
 
 # ------------------------------------------------------------------------------------------------------------ without server

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from listener import parts, reread
+from listener.desk import Desk, forgotten_as_json
 from listener.reconcile import MISSING, NAME, Account, Standing, missing_then
 from listener.reconcile import reconcile as compare
 from listener.show import printable
@@ -81,17 +82,17 @@ def forget(
 ) -> None:
     """Delete everything about studies here, for good, and let them not come back. Says what destinations still hold."""
     config = configuration(context)
-    book = parts.open_forgetting(config)
+    desk = Desk(config)
     if bool(study) == bool(patient):
         raise typer.BadParameter("name studies, or a patient with --patient", param_hint="STUDY")
     if issuer is not None and not patient:
         raise typer.BadParameter("goes with --patient", param_hint="--issuer")
     if allow_again and not study:
         raise typer.BadParameter("name the studies: of a forgotten one nothing says whose it was", param_hint="--allow-again")
-    studies = list(study or ()) or book.studies_of(patient, issuer)
+    studies = list(study or ()) or desk.forgetting.studies_of(patient, issuer)
     person = getpass.getuser()
     if allow_again:
-        _allow_again(book, studies, person, reason)
+        _allow_again(desk.forgetting, studies, person, reason)
         return
     if not studies:
         raise UnknownStudy("no study here has an image of this patient")
@@ -100,26 +101,23 @@ def forget(
         typer.confirm(f"Delete these {len(studies)} studies here for good?", abort=True, err=True)
     failed, told = False, []
     try:
-        with parts.clearing_away(config) as clear_away:
-            for one in studies:
-                try:
-                    gone = book.forget(one, person=person, why=reason)
-                except UnknownStudy as error:
-                    print(printable(str(error)), file=sys.stderr)
-                    failed = True
-                    continue
-                # Said at once: nobody else knows it any more.
-                left: list[str] = []
-                told.append({**gone.as_json(), "left": left})
-                if not as_json:
-                    print(printable("\n".join(_forgotten_in_words(gone))), flush=True)
-                for remains in clear_away(gone):
-                    left.append(remains)
+        for one in studies:
+            left: list[str] = []
+            try:
+                for said in desk.forget(one, person=person, why=reason):
+                    # Said at once: nobody else knows it any more.
+                    if isinstance(said, Forgotten):
+                        told.append((said, left))
+                    else:
+                        left.append(said)
                     if not as_json:
-                        print(printable(f"  {remains}"), flush=True)
+                        print(printable("\n".join(_forgotten_in_words(said))), flush=True)
+            except UnknownStudy as error:
+                print(printable(str(error)), file=sys.stderr)
+                failed = True
     finally:
         if as_json:
-            print_json(told)
+            print_json([forgotten_as_json(gone, left) for gone, left in told])
     if failed:
         raise typer.Exit(1)
 
@@ -134,7 +132,9 @@ def _allow_again(book: Forgetting, studies: list[str], person: str, reason: str)
         raise typer.Exit(1)
 
 
-def _forgotten_in_words(gone: Forgotten) -> list[str]:
+def _forgotten_in_words(gone: Forgotten | str) -> list[str]:
+    if isinstance(gone, str):
+        return [f"  {gone}"]
     lines = [f"{gone.study_instance_uid}: forgotten ({gone.images} images, {gone.versions} versions, {len(gone.files)} files)"]
     lines += [f"  still at {one.destination}, or perhaps ({one.state}): {one.sop_instance_uid}" for one in gone.elsewhere]
     if gone.senders:

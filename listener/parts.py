@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +72,26 @@ def _no_folder(folder: Path, error: OSError) -> SpoolAway:
     )
 
 
+@cache
+def _writer_of(url: str) -> Engine:
+    return write_engine(url)
+
+
+@cache
+def _reader_of(url: str) -> Engine:
+    return read_engine(url)
+
+
+def _writer(config: Config) -> Engine:
+    """The engine that writes, one for a whole process, whatever parts it has; raises OldSchema."""
+    return _current(_writer_of(config.store.database))
+
+
+def _reader(config: Config) -> Engine:
+    """The engine that only reads, one for a whole process; raises OldSchema."""
+    return _current(_reader_of(config.store.database))
+
+
 def _current(engine: Engine) -> Engine:
     require_current_schema(engine)
     return engine
@@ -79,22 +99,23 @@ def _current(engine: Engine) -> Engine:
 
 def open_archive(config: Config) -> Archive:
     """The archive; raises OldSchema when the database has not the schema of this release."""
-    return Archive(_current(write_engine(config.store.database)))
+    return Archive(_writer(config))
 
 
 def open_claims(config: Config) -> Claims:
     """The leases of processes; raises OldSchema like `open_archive`."""
+    # With connections of its own: however many others wait for one, a process that lives must be able to say so.
     return Claims(_current(write_engine(config.store.database)))
 
 
 def open_accounting(config: Config) -> Accounting:
     """What came and what did not; raises OldSchema like `open_archive`."""
-    return Accounting(_current(write_engine(config.store.database)))
+    return Accounting(_writer(config))
 
 
 def open_forgetting(config: Config) -> Forgetting:
     """Takes studies out for good; raises OldSchema like `open_archive`."""
-    return Forgetting(_current(write_engine(config.store.database)))
+    return Forgetting(_writer(config))
 
 
 @contextmanager
@@ -107,7 +128,7 @@ def clearing_away(config: Config) -> Iterator[Callable[[Forgotten], Iterator[str
     from pipeline.work import forget_workflows
 
     files, url = open_files(config), engine_database(config.store.database)
-    engine, ours = workflow_engine(url), _current(write_engine(config.store.database))
+    engine, ours = workflow_engine(url), _writer(config)
     living = partial(Claims(ours).living, "work")
 
     def clear_away(gone: Forgotten) -> Iterator[str]:
@@ -141,47 +162,46 @@ def clearing_away(config: Config) -> Iterator[Callable[[Forgotten], Iterator[str
         yield clear_away
     finally:
         engine.dispose()
-        ours.dispose()
 
 
 def open_scoring(config: Config) -> Scoring:
     """The images that are read; raises OldSchema like `open_archive`."""
-    return Scoring(_current(write_engine(config.store.database)))
+    return Scoring(_writer(config))
 
 
 def open_on_demand(config: Config) -> OnDemand:
     """What people have read; raises OldSchema like `open_archive`."""
-    return OnDemand(_current(write_engine(config.store.database)), read_engine(config.store.database))
+    return OnDemand(_writer(config), _reader(config))
 
 
 def open_ledger(config: Config) -> Ledger:
     """The deliveries; raises OldSchema like `open_archive`."""
-    return Ledger(_current(write_engine(config.store.database)))
+    return Ledger(_writer(config))
 
 
 def open_search(config: Config) -> Search:
     """Listings of the same database, read-only; raises OldSchema like `open_archive`."""
-    return Search(_current(read_engine(config.store.database)))
+    return Search(_reader(config))
 
 
 def open_listing(config: Config) -> Listing:
     """The studies line by line, read-only; raises OldSchema like `open_archive`."""
-    return Listing(_current(read_engine(config.store.database)))
+    return Listing(_reader(config))
 
 
 def open_acts(config: Config) -> Acts:
     """The record of what people did; raises OldSchema like `open_archive`."""
-    return Acts(_current(write_engine(config.store.database)))
+    return Acts(_writer(config))
 
 
 def open_pauses(config: Config) -> Pauses:
     """What is paused; raises OldSchema like `open_archive`."""
-    return Pauses(_current(write_engine(config.store.database)))
+    return Pauses(_writer(config))
 
 
 def open_condition(config: Config) -> Condition:
     """How the installation fares, read-only; raises OldSchema like `open_archive`."""
-    return Condition(_current(read_engine(config.store.database)))
+    return Condition(_reader(config))
 
 
 def alert_limits(config: Config) -> Limits:
@@ -194,14 +214,14 @@ def open_watch(config: Config) -> Watch:
     """What finds out what people are to be told, and tells them."""
     from pipeline.alert import Watch
 
-    alerts = Alerts(_current(write_engine(config.store.database)))
+    alerts = Alerts(_writer(config))
     limits = alert_limits(config)
     return Watch(condition=open_condition(config), alerts=alerts, files=open_files(config), limits=limits, url=config.alert.url)
 
 
 def open_chores(config: Config) -> Chores:
     """The book of chores; raises OldSchema like `open_archive`."""
-    return Chores(_current(write_engine(config.store.database)))
+    return Chores(_writer(config))
 
 
 def open_files(config: Config) -> Files:
@@ -223,8 +243,8 @@ def open_files(config: Config) -> Files:
 def open_retention(config: Config) -> Retention:
     """What may lose its pixels; raises OldSchema like `open_archive`."""
     return Retention(
-        _current(write_engine(config.store.database)),
-        read_engine(config.store.database),
+        _writer(config),
+        _reader(config),
         keep_images_days=config.store.keep_images_days,
         keep_unfinished_days=config.store.keep_unfinished_days,
     )
@@ -244,7 +264,7 @@ def upgrade_database(config: Config) -> tuple[str | None, str]:
 
 def declare_restored(config: Config, *, person: str, why: str) -> int:
     """The database was put back from a backup; how often so far. Raises OldSchema."""
-    return restored(_current(write_engine(config.store.database)), person=person, why=why)
+    return restored(_writer(config), person=person, why=why)
 
 
 def wait_for_database(config: Config, stopped: threading.Event, *, create: bool = False) -> None:
@@ -358,7 +378,7 @@ def make_worker(config: Config, *, index: int, life: str = "") -> Worker:
     from pipeline.work import Worker
     from pipeline.workshop import LoadedModel, Workshop
 
-    engine = _current(write_engine(config.store.database))
+    engine = _writer(config)
     archive = Archive(engine)
     files = open_files(config)
     site = policy(config)

@@ -29,12 +29,14 @@ class Trouble:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What `fourview status` says; `facts` is None when the database is away."""
+    """What `fourview status` says; `facts` is None when the database is away, `model` (name, version, trained ...) when its card cannot be
+    used."""
 
     troubles: tuple[Trouble, ...]
     room: Room | None
     floor_bytes: int
     facts: Facts | None
+    model: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same for scripts."""
@@ -47,6 +49,7 @@ class Status:
                 "volume": self.room.volume if self.room else None,
                 "floor_bytes": self.floor_bytes,
             },
+            "model": self.model,
         }
         if facts is None:
             return found | {"database": "away"}
@@ -67,15 +70,15 @@ class Status:
         }
 
 
-def status(read: Callable[[], Facts], room: Room | None, limits: Limits) -> Status:
+def status(read: Callable[[], Facts], room: Room | None, limits: Limits, model: Mapping[str, Any] | None = None) -> Status:
     """How it fares now. A database that is away is a trouble, not an error."""
     floor = limits.min_free_bytes
     try:
         facts = read()
     except DatabaseAway as error:
         text = f"the database does not answer ({_first_line(error.orig)}): nothing is received, read or sent"
-        return Status(troubles=(Trouble(text, "start it, or see [store] database"),), room=room, floor_bytes=floor, facts=None)
-    return Status(troubles=tuple(_troubles(facts, room, limits)), room=room, floor_bytes=floor, facts=facts)
+        return Status(troubles=(Trouble(text, "start it, or see [store] database"),), room=room, floor_bytes=floor, facts=None, model=model)
+    return Status(troubles=tuple(_troubles(facts, room, limits)), room=room, floor_bytes=floor, facts=facts, model=model)
 
 
 def _first_line(error: object) -> str:
@@ -116,6 +119,9 @@ def _lines(found: Status, zone: ZoneInfo) -> Iterator[str]:
     if len(found.troubles) > MOST_SHOWN:
         yield f"  and {len(found.troubles) - MOST_SHOWN} more -> fourview alerts"
     free = "cannot be read" if found.room is None else f"{found.room.free_bytes / GIB:.1f} GiB free in the {found.room.volume}"
+    if found.model is not None:
+        untrained = "" if found.model["trained"] else ", UNTRAINED: the numbers are meaningless"
+        yield f"Model       {found.model['name']} {found.model['version']}{untrained}"
     yield f"Disk        {free}, nothing is received below {found.floor_bytes / GIB:g} GiB"
     if found.facts is None:
         yield "Database    away"

@@ -55,12 +55,13 @@ class Acts:
         with self._engine.begin() as connection:
             record(connection, self._clock(connection), person=person, what=what, why=why, parameters=parameters)
 
-    def listing(self, *, days: float, study_instance_uid: str = "") -> list[dict[str, Any]]:
-        """The acts of the last `days`, newest first; with a UID only those on that study, which may be forgotten since."""
+    def listing(self, *, days: float, study_instance_uid: str = "", limit: int | None = None) -> list[dict[str, Any]]:
+        """The acts of the last `days`, newest first, at most `limit` of them; with a UID only those on that study, which may be forgotten
+        since."""
         row = tables.act
         names = ("at", "person", "what", "why", "parameters")
         with self._engine.begin() as connection:
             query = sa.select(*(row.c[name] for name in names)).where(row.c.at > self._clock(connection) - timedelta(days=days))
             if study_instance_uid:
                 query = query.where(row.c.study_key == study_key(connection, study_instance_uid))
-            return [dict(one._mapping) for one in connection.execute(query.order_by(row.c.at.desc(), row.c.id.desc()))]
+            return [dict(one._mapping) for one in connection.execute(query.order_by(row.c.at.desc(), row.c.id.desc()).limit(limit))]

@@ -6,6 +6,7 @@ read once per transaction; tests pass their own.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,6 +43,10 @@ class Busy(Exception):
     def __init__(self, message: str, *, unsure: bool) -> None:
         super().__init__(message)
         self.unsure = unsure
+
+
+class AnotherRequest(Exception):
+    """A request id under which something else was asked for already; the message says so."""
 
 
 class _IsForgotten(Exception):
@@ -458,7 +463,8 @@ class Archive:
     ) -> None:
         """Ask for a study to be read again (by the model of `card`), released or withdrawn; a worker applies and answers it.
 
-        Raises UnknownStudy.
+        The same once more under the same `request_id` is asked once. Raises UnknownStudy, and AnotherRequest when that id stands for
+        something else.
         """
         with self._engine.begin() as connection:
             now = self._clock(connection)
@@ -473,6 +479,8 @@ class Archive:
                 # Only the kinds of choices: UIDs would say something of a study that is forgotten later.
                 chosen = {"card": card} if card else {"choices": [word for word in str(release or "").split() if word.startswith("--")]}
                 acts.record(connection, now, person=person, what=kind, why=why, study_instance_uid=study_instance_uid, parameters=chosen)
+            elif not _same_request(connection, {"parameters": None, **values, **asked}):
+                raise AnotherRequest(f"the request id {request_id} stands for another request already: take a new one")
 
     # ------------------------------------------------------------------------------------------------------------ internals
 
@@ -502,6 +510,13 @@ def give_up(connection: sa.Connection, study: sa.Row[Any], reason: str, now: dat
         say(connection, uid, now, "withdrawn", reason + ("; it is tried again" if values["due_at"] else ""))
     else:
         move(connection, study, Event.DOUBT, reason, now, **values)
+
+
+def _same_request(connection: sa.Connection, values: Mapping[str, Any]) -> bool:
+    """Whether what stands under a request id are these values of its row."""
+    row = tables.decision
+    found = connection.execute(sa.select(*(row.c[name] for name in values)).where(row.c.request_id == values["request_id"])).one()
+    return bool(dict(found._mapping) == json.loads(json.dumps(values)))  # as the database gives JSON back
 
 
 def _selected(read: ReadView) -> dict[str, Any]:

@@ -53,6 +53,17 @@ class Chores:
             found: dict[str, Any] | None = connection.execute(sa.select(row.c.outcome).where(row.c.name == name)).scalar()
             return found
 
+    def standing(self, name: str) -> dict[str, Any]:
+        """How it stands: `done_at`, `begun_at` and `begun_by` of who is at it, `asked`: whether somebody waits for it, `outcome` of the
+        last time (None: it never was done)."""
+        row = tables.chore
+        with self._engine.begin() as connection:
+            found = connection.execute(sa.select(row).where(row.c.name == name)).first()
+        if found is None:
+            return {"done_at": None, "begun_at": None, "begun_by": "", "asked": False, "outcome": None}
+        begun = {"begun_at": found.begun_at, "begun_by": found.begun_by}
+        return {"done_at": found.done_at, **begun, "asked": found.done_at is None, "outcome": found.outcome}
+
     def clear(self, name: str) -> None:
         """It is not done any more: what came of it last is laid aside. Not as if it had never been done: the next one looks back far."""
         row = tables.chore

@@ -32,6 +32,8 @@ from store import tables
 #: For modules outside this room: what they hold, and what they may catch.
 Engine = sa.Engine
 DatabaseAway = sa.exc.OperationalError
+#: All connections of this process were in use for too long.
+NoConnection = sa.exc.TimeoutError
 
 #: Any number that no other program on the same database uses for its advisory locks.
 _UPGRADE_LOCK = 0x464F5552
@@ -105,7 +107,14 @@ def read_engine(url: str) -> sa.Engine:
     """The engine of listings and pages; on SQLite it cannot write and never blocks a writer."""
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        engine = sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=_VANISHED)
+        engine = sa.create_engine(
+            parsed,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args=_VANISHED,
+            max_overflow=32,
+            pool_timeout=BUSY_TIMEOUT_SECONDS,
+        )
         # One view of the rows for a whole page, as SQLite gives it: a version that is saved meanwhile must not be there without its run.
         return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True)

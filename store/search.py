@@ -37,6 +37,10 @@ class StoredObject:
     file_name: str
 
 
+class UnknownRequest(Exception):
+    """No request with this id is known; the message says so."""
+
+
 class _Header(Mapping[str, Any]):
     """A header as the database has it: a search reads those of few of the objects that it finds, and a report's is long."""
 
@@ -128,12 +132,27 @@ class Search:
                 "paused": listed(connection),
             }
 
-    def request(self, request_id: str) -> str | None:
-        """What a worker answered to a person's request; None while no worker has looked at it."""
-        row = tables.decision
+    def asked(self, request_id: str) -> dict[str, Any]:
+        """A person's request, what a worker answered to it, and how its study stands now. Raises UnknownRequest.
+
+        `applied_at` is None while no worker has looked at it.
+        """
+        row, study, version = tables.decision, tables.study, tables.version
+        number = sa.select(sa.func.max(version.c.number)).where(version.c.study_instance_uid == row.c.study_instance_uid)
         with self._engine.begin() as connection:
-            found = connection.execute(sa.select(row.c.answer, row.c.applied_at).where(row.c.request_id == request_id)).one()
-            return None if found.applied_at is None else str(found.answer)
+            query = sa.select(row, study.c.state, study.c.state_reason, study.c.doubts, number.scalar_subquery().label("version")).join(
+                study, study.c.study_instance_uid == row.c.study_instance_uid
+            )
+            found = connection.execute(query.where(row.c.request_id == request_id)).first()
+            if found is None:
+                raise UnknownRequest(f"no request {request_id} is known here; one goes when its study is forgotten")
+            return {
+                **_picked(found, ("request_id", "study_instance_uid", *_DECISION)),
+                "study_state": found.state,
+                "study_state_reason": found.state_reason,
+                "version": found.version,
+                "doubts": found.doubts or [],
+            }
 
     def devices(self, days: float) -> list[dict[str, Any]]:
         """One line per device: its images of the last `days`, and how often what it says of the side is contradicted; the most first."""

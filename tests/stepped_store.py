@@ -281,7 +281,12 @@ class SteppedStore:
         asked = Release(**release) if kind == "release" else None
         self.archive.request(uid(study), RequestKind(kind), request_id=name, person="Kim", why=why, release=asked)
         self.work()
-        return self.search.request(name)
+        return self.answer(name)
+
+    def answer(self, name: str) -> str | None:
+        """What a worker answered to a request; None while none has looked at it."""
+        asked = self.search.asked(name)
+        return None if asked["applied_at"] is None else str(asked["answer"])
 
     def retention(self, keep_images_days: float, keep_unfinished_days: float) -> Retention:
         """What may lose its pixels at this store's time."""

@@ -50,7 +50,7 @@ def request(stepped: SteppedStore, name: str = "r1") -> str | None:
     """Ask for a reprocess and let it run; what the worker answered."""
     stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id=name, person="Kim")
     stepped.work()
-    return stepped.search.request(name)
+    return stepped.answer(name)
 
 
 # ------------------------------------------------------------------------------------------------------------ complete studies
@@ -656,10 +656,10 @@ def test_a_request_during_analysing_is_for_the_next_run(stepped: SteppedStore) -
     stepped.work(report=False)
     stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r1", person="Kim")
     stepped.work(report=False)
-    assert stepped.search.request("r1") is None
+    assert stepped.answer("r1") is None
     stepped.report(STUDY)
     stepped.settle()
-    assert stepped.search.request("r1") == "accepted" and stepped.state() == "analysed" and len(stepped.versions()) == 1
+    assert stepped.answer("r1") == "accepted" and stepped.state() == "analysed" and len(stepped.versions()) == 1
 
 
 def test_a_reprocess_retries_a_failed_view(stepped: SteppedStore) -> None:
@@ -1006,7 +1006,7 @@ def test_a_released_study_is_looked_at_again_and_then_rests(stepped: SteppedStor
     stepped.claims.release([claim.workflow_id], "killed")
     stepped.step(STALLED_SECONDS)
     stepped.work()
-    assert stepped.search.request("r1") == "accepted" and stepped.archive.claim_studies() == []
+    assert stepped.answer("r1") == "accepted" and stepped.archive.claim_studies() == []
 
 
 def test_a_report_whose_worker_died_is_made_again(stepped: SteppedStore) -> None:
@@ -1238,7 +1238,7 @@ def test_a_surprise_answers_the_person_who_asked(stepped: SteppedStore) -> None:
     stepped.settle()
     stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r1", person="Kim")
     stepped.archive.give_up(STUDY, "unexpected KeyError")
-    assert stepped.search.request("r1") == "refused: unexpected KeyError" and stepped.state() == "held"
+    assert stepped.answer("r1") == "refused: unexpected KeyError" and stepped.state() == "held"
 
 
 def test_a_card_that_excludes_implants_sets_them_aside(stepped: SteppedStore) -> None:

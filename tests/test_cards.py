@@ -73,7 +73,7 @@ def test_a_person_names_a_card_for_one_run(stepped: SteppedStore) -> None:
     stepped.settle()
     stepped.archive.request(STUDY, RequestKind.REPROCESS, request_id="r", person="Kim", card=OTHER.card)
     stepped.settle()
-    assert stepped.search.request("r") == "accepted" and models(stepped) == ["m", "other"]
+    assert stepped.answer("r") == "accepted" and models(stepped) == ["m", "other"]
     assert len(stepped.study()["deliveries"]) == 4, "it is sent as any new version"
     stepped.receive(image(View.L_CC, "retake", AcquisitionTime="110000"))
     stepped.settle()
