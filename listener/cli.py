@@ -2,7 +2,7 @@
 
 One function per command; each wires the parts, nothing else. The other commands lie beside: `cli_studies` (what people ask and decide
 of studies), `cli_deliveries`, `cli_operation` (what a site runs every day), `cli_upkeep` (what came and what goes), `cli_setup`
-(configuration, database, model).
+(configuration, database, model), `cli_users` (who may log in).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from listener import cli_deliveries, cli_operation, cli_setup, cli_studies, cli_upkeep, logs, parts
+from listener import cli_deliveries, cli_operation, cli_setup, cli_studies, cli_upkeep, cli_users, logs, parts
 from listener.config import Config, ConfigErrors
 from listener.serve import CannotServe, Role, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
 from listener.terminal import app, configuration
@@ -38,7 +38,7 @@ from store.rows import UnknownStudy
 log = logging.getLogger(__name__)
 
 #: The modules whose commands belong to the program.
-COMMANDS = (cli_studies, cli_deliveries, cli_operation, cli_upkeep, cli_setup)
+COMMANDS = (cli_studies, cli_deliveries, cli_operation, cli_upkeep, cli_setup, cli_users)
 
 #: What a command may fail with, in words that need no traceback.
 EXPECTED = (CannotServe, ModelError, FetchFailed, Unanswered, Busy, UnknownStudy, Ambiguous, DatabaseAway, OldSchema, parts.SpoolAway)
@@ -204,6 +204,7 @@ def web(context: typer.Context, child: Child = False) -> None:
     from listener.metrics import exposition
     from listener.on_demand import Reader
     from listener.reference_api import create_router
+    from listener.tls import BadCertificate
     from listener.web import CannotListen, create_app, run
 
     config, stopped = _role(context, child)
@@ -234,7 +235,8 @@ def web(context: typer.Context, child: Child = False) -> None:
         ready=ready,
         metrics=metrics,
         entrance=entrance,
-        reference_api=create_router(reader, ready),
+        routers=[create_router(reader, ready)],
+        access=parts.access(config),
     )
     with first_free(parts.data_folder(config), "web") as index:
         process = parts.process_name("web", index)
@@ -246,8 +248,15 @@ def web(context: typer.Context, child: Child = False) -> None:
         for one in beside:
             one.start()
         try:
-            run(application, config.http.host, config.http.port, stopped)
-        except CannotListen as error:
+            run(
+                application,
+                config.http.host,
+                config.http.port,
+                stopped,
+                certificate=parts.certificate(config),
+                trusted_proxies=config.http.trusted_proxies,
+            )
+        except (CannotListen, BadCertificate) as error:
             raise CannotServe(str(error)) from error
         finally:
             stopped.set()

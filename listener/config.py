@@ -6,22 +6,37 @@ a key of a single table; lists and words are written there with commas. `load` f
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 import re
 import tomllib
-import zoneinfo
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from listener import dialect
+from listener import config_http, dialect
+from listener.config_http import Http, UserTable
+from listener.config_values import (
+    CLOSED,
+    COMMAS,
+    AETitle,
+    AtLeastZero,
+    Condition,
+    Database,
+    FilePath,
+    Host,
+    Location,
+    Name,
+    Port,
+    Table,
+    TimeZone,
+    WebAddress,
+    nearest,
+    suggestion,
+)
 from listener.dialect import DeviceName, Distrusted, Phrases, SideWords, ViewWords
-from pipeline import rules
+from listener.users import User
 from pipeline.rules import Action, Rule
 from pipeline.send import Pacs
 from store.study import WhenIncomplete
@@ -31,7 +46,7 @@ _PREFIX = "FOURVIEW_"
 _CONFIG_VARIABLE = "FOURVIEW_CONFIG"
 _DEFAULT_PATH = Path("config.toml")
 
-#: Keys whose values may hold a password: complaints never repeat them.
+#: Keys and tables whose values may hold a password: complaints never repeat them.
 _SECRET_KEYS = {"database", "url", "user", "password_file"}
 
 _LONGEST_WAIT_SECONDS = 4 * 3600
@@ -45,119 +60,36 @@ class ConfigErrors(Exception):
         self.complaints = complaints
 
 
-def _ae_title(text: str) -> str:
-    """PS3.5 6.2, VR AE: spaces around it do not count."""
-    title = text.strip(" ")
-    if not re.fullmatch(r"[ -\[\]-~]{1,16}", title):
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-    return title
-
-
-def _listed(value: object) -> object:
-    """A list from the environment, where it is written with commas."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _one_line(text: object) -> str:
-    if not isinstance(text, str) or not text.strip() or not text.isprintable():
-        raise ValueError("write a text that is not empty and has no control characters")
-    return text.strip()
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9.:_%-]+", text):
-        raise ValueError('write a host name or an IP address, as in "127.0.0.1"')
-    return text
-
-
-def _timezone(name: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        known = zoneinfo.available_timezones()
-        if not known:
-            raise ValueError("this machine has no time zone data; install the package tzdata") from None
-        raise ValueError(f"no such time zone{_suggestion(name, known) or '; write an IANA name, as in Europe/London'}") from None
-    return name
-
-
-def _database(url: str) -> str:
-    if url.startswith("postgresql+psycopg://") or re.fullmatch(r"sqlite:///[^?:][^?]*", url):
-        return url
-    raise ValueError("write sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME")
-
-
-def _web_address(url: str) -> str:
-    if not url:
-        return url
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        known = False
-    if not known:
-        raise ValueError("write an address as in http://127.0.0.1:8042")
-    if "@" in parts.netloc:
-        raise ValueError("write the user and the password as user and password_file, not in the address")
-    return url.rstrip("/")
-
-
-def _condition(when: str) -> str:
-    rules.check(when)
-    return when
-
-
-_AETitle = Annotated[str, AfterValidator(_ae_title)]
-_Name = Annotated[str, Field(max_length=64), AfterValidator(_one_line)]
-_Host = Annotated[str, AfterValidator(_host)]
-_Port = Annotated[int, Field(ge=1, le=65535)]
-_AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_FilePath = Annotated[Path, BeforeValidator(_one_line)]
-
-_CLOSED = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class _Table:
-    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
-
-
 @dataclass(frozen=True, kw_only=True)
-class Site(_Table):
-    timezone: Annotated[str, AfterValidator(_timezone)] = "Europe/London"
+class Site(Table):
+    timezone: TimeZone = "Europe/London"
     language: Literal["en", "ko"] = "en"
     heat_map_on_page: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dicom(_Table):
-    ae_title: _AETitle = "FOURVIEW"
-    host: _Host = "127.0.0.1"
-    port: _Port = 11112
-    accept_from: Annotated[tuple[_AETitle, ...], BeforeValidator(_listed)] = ()
+class Dicom(Table):
+    ae_title: AETitle = "FOURVIEW"
+    host: Host = "127.0.0.1"
+    port: Port = 11112
+    accept_from: Annotated[tuple[AETitle, ...], COMMAS] = ()
     max_associations: Annotated[int, Field(ge=1)] = 32
     receivers: Annotated[int, Field(ge=1, le=64)] = 1
     strict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Http(_Table):
-    host: _Host = "127.0.0.1"
-    port: _Port = 8080
-    allow_unauthenticated: bool = False
+class Store(Table):
+    database: Database = field(default="sqlite:///data/fourview.db", repr=False)
+    files: FilePath = Path("data/files")
+    min_free_gib: AtLeastZero = 10
+    keep_images_days: AtLeastZero = 7
+    keep_unfinished_days: AtLeastZero = 90
 
 
 @dataclass(frozen=True, kw_only=True)
-class Store(_Table):
-    database: Annotated[str, AfterValidator(_database)] = field(default="sqlite:///data/fourview.db", repr=False)
-    files: _FilePath = Path("data/files")
-    min_free_gib: _AtLeastZero = 10
-    keep_images_days: _AtLeastZero = 7
-    keep_unfinished_days: _AtLeastZero = 90
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study(_Table):
-    wait_for_retake_seconds: _AtLeastZero = 60
+class Study(Table):
+    wait_for_retake_seconds: AtLeastZero = 60
     give_up_after_seconds: Annotated[float, Field(ge=0, le=_LONGEST_WAIT_SECONDS, allow_inf_nan=False)] = 1800
     when_incomplete: Literal["hold", "analyse", "ignore"] = "hold"
     fetch_from: str = "orthanc"
@@ -167,45 +99,45 @@ class Study(_Table):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model(_Table):
-    card: _FilePath = Path("weights/resnet50.toml")
+class Model(Table):
+    card: FilePath = Path("weights/resnet50.toml")
     allow_untrained: bool = False
     engine: Literal["auto", "torch"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work(_Table):
+class Work(Table):
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     images_at_once: Annotated[int, Field(ge=1, le=64)] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alert(_Table):
-    url: Annotated[str, AfterValidator(_web_address)] = field(default="", repr=False)
+class Alert(Table):
+    url: WebAddress = field(default="", repr=False)
     waiting_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60
-    silent_hours: _AtLeastZero = 0
+    silent_hours: AtLeastZero = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pacs(_Table):
-    name: _Name
-    ae_title: _AETitle
-    host: _Host
-    port: _Port
-    url: Annotated[str, AfterValidator(_web_address)] = ""
+class _Pacs(Table):
+    name: Name
+    ae_title: AETitle
+    host: Host
+    port: Port
+    url: WebAddress = ""
     user: str = ""
     password_file: str = ""
     results: tuple[Literal["sr", "page"], ...] = ("sr", "page")
     confirm: Literal["find", "dicomweb", "none"] = "find"
-    retry_days: _AtLeastZero = 3
+    retry_days: AtLeastZero = 3
     accept_untrained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rule(_Table):
-    name: _Name
-    when: Annotated[str, AfterValidator(_condition)]
+class _Rule(Table):
+    name: Name
+    when: Condition
     action: Action
     send_to: tuple[str, ...] = ()
     slots: Literal["standard", "left", "right"] = "standard"
@@ -215,7 +147,7 @@ class _Rule(_Table):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Device(_Table):
+class _Device(Table):
     manufacturer: DeviceName = ""
     model: DeviceName = ""
     side_words: SideWords = field(default_factory=dict)
@@ -239,11 +171,11 @@ SINGLE_TABLES: Mapping[str, type] = {
     "work": Work,
     "alert": Alert,
 }
-LISTED_TABLES: Mapping[str, type] = {"pacs": _Pacs, "rule": _Rule, "device": _Device}
+LISTED_TABLES: Mapping[str, type] = {"pacs": _Pacs, "rule": _Rule, "device": _Device, "user": UserTable}
 
 
 class _Settings(BaseModel):
-    model_config = _CLOSED
+    model_config = CLOSED
 
     site: Site = Site()
     dicom: Dicom = Dicom()
@@ -256,11 +188,13 @@ class _Settings(BaseModel):
     pacs: tuple[_Pacs, ...] = ()
     rule: tuple[_Rule, ...] = ()
     device: tuple[_Device, ...] = ()
+    user: tuple[UserTable, ...] = ()
 
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration: paths are absolute, passwords are read, and `study.fetch_from` is "" when there is nowhere to fetch from."""
+    """The whole configuration: paths are absolute, passwords and tokens are read. `study.fetch_from` is "" when there is nowhere to fetch
+    from."""
 
     path: Path
     site: Site
@@ -274,9 +208,7 @@ class Config:
     pacs: tuple[Pacs, ...]
     rules: tuple[Rule, ...]
     dialect: Dialect
-
-
-_Location = tuple[str | int, ...]
+    users: tuple[User, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -284,10 +216,10 @@ class _Source:
     """Where each key was written."""
 
     path: Path
-    lines: Mapping[_Location, int]
+    lines: Mapping[Location, int]
     variables: Mapping[tuple[str, str], str]  # key -> environment variable that gives it
 
-    def complaint(self, location: _Location, message: str) -> str:
+    def complaint(self, location: Location, message: str) -> str:
         key = ".".join(part for part in location if isinstance(part, str))
         if variable := next((name for place, name in self.variables.items() if place == location[:2]), None):
             return f"environment {variable}: {key}: {message}"
@@ -299,7 +231,7 @@ class _Source:
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """Read `path`, else the file that FOURVIEW_CONFIG names, else ./config.toml; raises ConfigErrors with every complaint at once.
 
-    Paths in the file are relative to its folder. Password files are read here, once.
+    Paths in the file are relative to its folder. Files of passwords and tokens are read here, once.
     """
     path = path or Path(environ.get(_CONFIG_VARIABLE) or _DEFAULT_PATH)
     text = _read(path)
@@ -325,19 +257,27 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
             passwords.append(_password(folder, table.get("password_file")))
         except ValueError as error:
             complaints.append(source.complaint(("pacs", index, "password_file"), str(error)))
+    tokens: list[tuple[bytes, ...]] = []
+    for index, table in enumerate(_tables(written, "user")):
+        try:
+            tokens.append(config_http.read_tokens(folder, table.get("token_file")))
+        except ValueError as error:
+            complaints.append(source.complaint(("user", index, "token_file"), str(error)))
+    for location, message in config_http.unreadable(_table(merged, "http"), folder):
+        complaints.append(source.complaint(location, message))
     if complaints or settings is None:
         raise ConfigErrors(sorted(complaints, key=_by_line))
-    return _config(path.absolute(), settings, passwords)
+    return _config(path.absolute(), settings, passwords, tokens)
 
 
-def _config(path: Path, settings: _Settings, passwords: list[str]) -> Config:
+def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[tuple[bytes, ...]]) -> Config:
     folder = path.parent
     sources = {pacs.name for pacs in settings.pacs if pacs.url}
     return Config(
         path=path,
         site=settings.site,
         dicom=settings.dicom,
-        http=settings.http,
+        http=replace(settings.http, certificate=_absolute(folder, settings.http.certificate), key=_absolute(folder, settings.http.key)),
         store=replace(settings.store, database=_absolute_database(settings.store.database, folder), files=folder / settings.store.files),
         study=replace(settings.study, fetch_from=settings.study.fetch_from if settings.study.fetch_from in sources else ""),
         model=replace(settings.model, card=folder / settings.model.card),
@@ -355,7 +295,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str]) -> Config:
                 rule.send_to,
                 rule.slots,
                 WhenIncomplete(rule.when_incomplete) if rule.when_incomplete else None,
-                str(folder / rule.model) if rule.model else "",
+                _absolute(folder, rule.model),
                 rule.priority,
             )
             for rule in settings.rule
@@ -363,6 +303,10 @@ def _config(path: Path, settings: _Settings, passwords: list[str]) -> Config:
         dialect=Dialect(
             side_words=settings.study.side_words,
             devices=tuple(Device(**{field.name: getattr(device, field.name) for field in fields(device)}) for device in settings.device),
+        ),
+        users=tuple(
+            User(name=user.name, role=user.role, password_hash=user.password_hash, token_hashes=hashes)
+            for user, hashes in zip(settings.user, tokens, strict=True)
         ),
     )
 
@@ -401,7 +345,7 @@ def _variables(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], 
         if name.split("__")[0] in {f"{_PREFIX}{table}".upper() for table in LISTED_TABLES}:
             advice = f"; {', '.join(f'[[{table}]]' for table in LISTED_TABLES)} can only be written in the configuration file"
         else:
-            near = _near(name.removeprefix(_PREFIX), [variable.removeprefix(_PREFIX) for variable in (*known, _CONFIG_VARIABLE)])
+            near = nearest(name.removeprefix(_PREFIX), [variable.removeprefix(_PREFIX) for variable in (*known, _CONFIG_VARIABLE)])
             advice = f"; did you mean {_PREFIX}{near}?" if near else f"; variables are named as in {_PREFIX}DICOM__PORT"
         complaints.append(f"environment {name}: unknown variable{advice}")
     return {known[name]: name for name in ours if name in known}, complaints
@@ -416,21 +360,27 @@ def _merged(written: Mapping[str, Any], overrides: Mapping[tuple[str, str], str]
     return merged
 
 
+def _table(written: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A single table, empty when it is none."""
+    table = written.get(name)
+    return table if isinstance(table, dict) else {}
+
+
 def _tables(written: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The tables of a list, with an empty one in place of what is not a table."""
     listed = written.get(name, [])
     return [table if isinstance(table, dict) else {} for table in listed] if isinstance(listed, list) else []
 
 
-def _in_words(detail: Any) -> tuple[_Location, str]:
+def _in_words(detail: Any) -> tuple[Location, str]:
     """Pydantic's error as location and words. Values are shown unless they may be secret; those of unknown keys always may."""
-    location: _Location = tuple(detail["loc"])
+    location: Location = tuple(detail["loc"])
     if location[-1] == "[key]":  # the word itself, not what it is said to mean
         location = location[:-1]
     key = next(part for part in reversed(location) if isinstance(part, str))
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = list(_Settings.model_fields) if len(location) == 1 else _keys(location[0])
-        return location, "unknown key" + (_suggestion(key, known) or f"; the keys here are {', '.join(known)}")
+        return location, "unknown key" + (suggestion(key, known) or f"; the keys here are {', '.join(known)}")
     if detail["type"] in ("missing", "missing_argument"):
         return location, f"missing; write {key} = ..."
     if detail["type"] == "dict_type":
@@ -450,7 +400,7 @@ def _keys(table: str | int) -> list[str]:
     return [field.name for field in fields({**SINGLE_TABLES, **LISTED_TABLES}[str(table)])]
 
 
-def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tuple[_Location, str]]:
+def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tuple[Location, str]]:
     """What is wrong between keys that are right by themselves. Works on what was written, whether or not it is valid."""
     names: list[str] = []
     for index, table in enumerate(_tables(merged, "pacs")):
@@ -469,7 +419,7 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
         send_to = table.get("send_to")
         for destination in send_to if isinstance(send_to, list) else ():
             if destination not in names:
-                yield ("rule", index, "send_to"), f"no [[pacs]] is named {destination!r}{_suggestion(str(destination), names)}"
+                yield ("rule", index, "send_to"), f"no [[pacs]] is named {destination!r}{suggestion(str(destination), names)}"
         if table.get("action") == Action.IGNORE:
             if send_to:
                 yield ("rule", index, "send_to"), "an ignored study has no results to send; leave send_to out"
@@ -478,47 +428,27 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
                     yield ("rule", index, key), f"nothing is awaited of an ignored study; leave {key} out"
     if "rule" not in merged:
         yield ("rule",), "there is no [[rule]], so nothing would be analysed; write one"
-    study = merged.get("study")
-    yield from dialect.contradictions(study if isinstance(study, dict) else {}, _tables(merged, "device"))
+    yield from dialect.contradictions(_table(merged, "study"), _tables(merged, "device"))
     yield from _contradictions_of_tables(merged, names, source)
 
 
-def _contradictions_of_tables(merged: Mapping[str, Any], names: list[str], source: _Source) -> Iterator[tuple[_Location, str]]:
+def _contradictions_of_tables(merged: Mapping[str, Any], names: list[str], source: _Source) -> Iterator[tuple[Location, str]]:
     def value(table: str, key: str) -> Any:
-        keys = merged.get(table, {})
-        return keys.get(key) if isinstance(keys, dict) else None
+        return _table(merged, table).get(key)
 
     fetch_from = value("study", "fetch_from")
     if isinstance(fetch_from, str) and fetch_from:
         if fetch_from not in names:
-            yield ("study", "fetch_from"), f"no [[pacs]] is named {fetch_from!r}{_suggestion(fetch_from, names)}"
+            yield ("study", "fetch_from"), f"no [[pacs]] is named {fetch_from!r}{suggestion(fetch_from, names)}"
         elif not _tables(merged, "pacs")[names.index(fetch_from)].get("url"):
             yield ("study", "fetch_from"), f"the [[pacs]] {fetch_from!r} has no url, and images are fetched by DICOMweb"
-    host = value("http", "host")
-    if isinstance(host, str) and not _is_loopback(host) and not _is_true(value("http", "allow_unauthenticated")):
-        yield (
-            ("http", "host"),
-            f"{host!r} lets other machines read patient data without a password; write 127.0.0.1 and put a proxy that "
-            "authenticates in front, or set allow_unauthenticated = true",
-        )
+    yield from config_http.contradictions(_table(merged, "http"), _tables(merged, "user"))
     database = value("store", "database")
     if isinstance(database, str) and ("store", "database") not in source.variables and re.match(r"[^/]*//[^/@]*:[^/]*@", database):
         yield (
             ("store", "database"),
             f"a password does not belong in this file; set {_PREFIX}STORE__DATABASE or use PostgreSQL's PGPASSFILE",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_true(value: object) -> bool:
-    """Also of a variable's text, before validation."""
-    return str(value).lower() in ("true", "1", "yes", "on", "y", "t")
 
 
 def _password(folder: Path, name: object) -> str:
@@ -538,6 +468,10 @@ def _password(folder: Path, name: object) -> str:
     return password
 
 
+def _absolute(folder: Path, name: str) -> str:
+    return str(folder / name) if name else ""
+
+
 def _absolute_database(url: str, folder: Path) -> str:
     prefix = "sqlite:///"
     return prefix + str(folder / url.removeprefix(prefix)) if url.startswith(prefix) else url
@@ -549,11 +483,11 @@ _HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(#.*)?")
 _KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 
 
-def _lines(text: str) -> dict[_Location, int]:
+def _lines(text: str) -> dict[Location, int]:
     """Line numbers, from 1, of tables and keys; tomllib keeps none. Reads only text that tomllib has accepted."""
-    lines: dict[_Location, int] = {}
-    table: _Location = ()
-    counts: dict[_Location, int] = {}
+    lines: dict[Location, int] = {}
+    table: Location = ()
+    counts: dict[Location, int] = {}
     open_quotes = ""
     for number, line in enumerate(text.splitlines(), start=1):
         if open_quotes:
@@ -583,12 +517,3 @@ def _by_line(complaint: str) -> tuple[int, str]:
     """Complaints of the file in its order; those of the environment, which have no line, first."""
     found = re.match(r".*?:(\d+): ", complaint)
     return (int(found[1]) if found else 0, complaint)
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    near = _near(word, known)
-    return f"; did you mean {near}?" if near else ""

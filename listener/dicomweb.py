@@ -21,12 +21,14 @@ from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
+from starlette.routing import request_response
 
 from listener import media_types, readable
 from listener.listing import UTF_8, Header, Level, answers_to, entry, path_of
 from listener.matching import BadValue, Query, is_uid, parse_query
 from listener.media_types import MULTIPART, OCTET_STREAM, Offer, Part
 from listener.native_xml import native_xml
+from listener.who import AtLeast, Role, speaks_of
 from store.search import Search, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,9 @@ _TEXT_OFFERS = (Offer("text/html"), Offer("text/plain"))
 _PILLOW_FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG"}
 
 #: A page made from an object's words runs nothing and loads nothing.
-_NOTHING_ACTIVE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+_NOTHING_ACTIVE = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 
 
 def create_router(results: Search, file_path: Callable[[str], Path]) -> APIRouter:
@@ -96,7 +100,9 @@ def create_router(results: Search, file_path: Callable[[str], Path]) -> APIRoute
     resources[_INSTANCE + "/frames/{frames}/rendered"] = service.rendered
     resources[_INSTANCE + "/bulkdata/{tag}"] = service.bulkdata
     for path, endpoint in resources.items():
-        router.add_route(PREFIX + path, endpoint, methods=["GET"], include_in_schema=False)  # PS3.18 describes them better than OpenAPI can
+        answer = AtLeast(Role.VIEWER, request_response(endpoint))
+        # PS3.18 describes them better than OpenAPI can
+        router.add_route(PREFIX + path, answer, methods=["GET"], include_in_schema=False)  # type: ignore[arg-type] # Starlette takes ASGI
     return router
 
 
@@ -129,6 +135,7 @@ class DicomWeb:
         limit = MAX_RESULTS if query.limit is None else min(query.limit, MAX_RESULTS)
         found = _Found(self._results, level, study_instance_uid, series_instance_uid, query, limit)
         entries, total = found.page(told)
+        speaks_of(request, (str(uid) for one in entries for uid in one.get("0020000D", {}).get("Value", ())))
         response = _headers(entries, offer) if entries else Response(status_code=204)
         left = total - query.offset - len(entries)
         many = "at least " if found.is_more else ""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from listener.config import Config
+from listener.config_http import is_loopback
 from pipeline.gate import Gate
 from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
 from store.accounting import Accounting
@@ -51,6 +52,8 @@ from store.search import Search
 from store.study import ImageKind, Installation, Policy, WhenIncomplete
 
 if TYPE_CHECKING:
+    from listener.door import Access
+    from listener.tls import Certificate
     from pipeline.alert import Watch
     from pipeline.chores import Chore
     from pipeline.work import Worker
@@ -468,6 +471,28 @@ def check_model(config: Config) -> ModelCard:
 def process_name(role: str, index: int) -> str:
     """The name of a process in the database: unique among all hosts, the same after a restart."""
     return f"{socket.gethostname()}:{role}:{index}"
+
+
+def access(config: Config) -> Access:
+    """Who may come in over HTTP."""
+    from listener.door import Access
+    from listener.users import Users
+
+    # Without a password a page on any site could read through a name of its own that it makes point to this machine.
+    checked = bool(config.http.host_names) or (not config.users and is_loopback(config.http.host))
+    return Access(
+        users=Users(config.users) if config.users else None,
+        host_names=frozenset(config.http.host_names) if checked else None,
+        origins=frozenset(config.http.cors_origins),
+        requests_per_minute=config.http.requests_per_minute,
+    )
+
+
+def certificate(config: Config) -> Certificate | None:
+    """By which clients of HTTP know us; None without TLS. Raises BadCertificate."""
+    from listener.tls import Certificate
+
+    return Certificate(Path(config.http.certificate), Path(config.http.key)) if config.http.certificate else None
 
 
 def data_folder(config: Config) -> Path:

@@ -15,8 +15,10 @@ from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
+
+from listener.who import Role, at_least
 
 #: The standard views of an exam, which the application's entrance asks for.
 VIEWS = 4
@@ -114,7 +116,9 @@ def create_router(reader: Reads, ready: Callable[[], list[str]]) -> APIRouter:
         finally:
             working -= 1
 
-    @router.post("/inference", responses=_ERRORS, openapi_extra=_BODY)
+    acts = [Depends(at_least(Role.OPERATOR))]
+
+    @router.post("/inference", responses=_ERRORS, openapi_extra=_BODY, dependencies=acts)
     async def inference(request: Request) -> JSONResponse:
         """Read images by Orthanc's ids; one entry per id, in their order."""
         try:
@@ -127,7 +131,7 @@ def create_router(reader: Reads, ready: Callable[[], list[str]]) -> APIRouter:
             return _refused(refusal.status, str(refusal))
         return _answer(200, {"results": [_entry(one, outcome) for one, outcome in zip(ids, found, strict=True)]}, reader.notice())
 
-    @router.post("/api/mri/mammography/analyze/", responses=_ERRORS_OF_ALL, openapi_extra=_BODY)
+    @router.post("/api/mri/mammography/analyze/", responses=_ERRORS_OF_ALL, openapi_extra=_BODY, dependencies=acts)
     async def analyze(request: Request) -> JSONResponse:
         """Read the four views of an exam by Orthanc's ids: all of them, or an error."""
         try:
@@ -148,7 +152,11 @@ def create_router(reader: Reads, ready: Callable[[], list[str]]) -> APIRouter:
         ]
         return _answer(200, {"success": True, "results": results}, reader.notice())
 
-    @router.get("/api/mri/mammography/health/", responses={503: {"description": "What is missing", **_ERROR}})
+    @router.get(
+        "/api/mri/mammography/health/",
+        responses={503: {"description": "What is missing", **_ERROR}},
+        dependencies=[Depends(at_least(Role.VIEWER))],
+    )
     def health() -> JSONResponse:
         """Whether images would be read now."""
         complaints = ready()

@@ -28,6 +28,7 @@ from listener.keeping import BY_UID, Keeps, check_size, disk_fault, ignored_beca
 from listener.keys import Keys, Refused, Status, check_uids, is_uid, read_keys
 from listener.multipart import BadMultipart, MultipartReader, PartBegins, PartEnds
 from listener.native_xml import native_xml
+from listener.who import AtLeast, Role, speaks_of
 from pipeline.figures import Figures
 from store.archive import Kept
 from store.files import RESERVE, Files
@@ -83,7 +84,7 @@ class Stored:
 def create_router(entrance: Entrance) -> APIRouter:
     """`POST /studies` and `POST /studies/{study}` below the service's prefix."""
     router = APIRouter()
-    endpoint = RequestBodyLimitMiddleware(request_response(StowRs(entrance).store), max_body_size=MAX_REQUEST_BYTES)
+    endpoint = AtLeast(Role.OPERATOR, RequestBodyLimitMiddleware(request_response(StowRs(entrance).store), max_body_size=MAX_REQUEST_BYTES))
     for path in ("/studies", "/studies/{study_instance_uid}"):
         router.add_route(PREFIX + path, endpoint, methods=["POST"], include_in_schema=False)  # type: ignore[arg-type] # Starlette takes ASGI
     return router
@@ -121,6 +122,7 @@ class StowRs:
         finally:
             self._running -= 1
             body.abandon()
+        speaks_of(request, body.studies)
         return _answer(request, offer, body.stored)
 
 
@@ -129,6 +131,7 @@ class _Body:
 
     def __init__(self, entrance: Entrance, reader: MultipartReader, study_instance_uid: str) -> None:
         self.stored: list[Stored] = []
+        self.studies: list[str] = []  # that anything was of
         self._entrance = entrance
         self._reader = reader
         self._study_instance_uid = study_instance_uid
@@ -175,6 +178,7 @@ class _Body:
             if keys.sop_instance_uid:
                 named = Stored(Status.SUCCESS, "", keys.sop_class_uid, keys.sop_instance_uid)
             outcome = self._store(part, keys, meta)
+            self.studies.append(keys.study_instance_uid)
         except Refused as refusal:
             outcome = "refused"
             named = Stored(refusal.status, refusal.comment, named.sop_class_uid, named.sop_instance_uid, part.http_status)

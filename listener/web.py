@@ -10,20 +10,25 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from listener import dicomweb, stow
+from listener.door import Access, Door
+from listener.tls import Certificate
+from listener.users import Role
+from listener.who import at_least
 from store.database import DatabaseAway
 from store.search import Search
 
@@ -38,7 +43,17 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     # results name patients: no proxy and no browser keeps a copy
     "Cache-Control": "no-store",
+    # pages have scripts and styles in files of their own, and nothing comes from elsewhere
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
+#: Over TLS alone: a browser that was here once never comes without it again (RFC 6797).
+_HSTS = "max-age=31536000"
+#: What a viewer of another origin sends and reads with DICOMweb beside what browsers always allow (PS3.18 8.4).
+_CORS_REQUEST_HEADERS = ("Accept", "Authorization", "Content-Type")
+_CORS_ANSWER_HEADERS = ("Content-Location", "Location", "Retry-After", "Warning", "WWW-Authenticate", "X-Fourview-Notice")
 
 
 class CannotListen(Exception):
@@ -52,22 +67,35 @@ def create_app(
     ready: Callable[[], list[str]],
     metrics: Callable[[], tuple[bytes, str]] | None = None,
     entrance: stow.Entrance | None = None,
-    reference_api: APIRouter | None = None,
+    routers: Sequence[APIRouter] = (),
+    access: Access = Access(),  # noqa: B008 - a frozen value
 ) -> FastAPI:
     """The application. `file_path` finds the file that a stored object names; `ready` returns what keeps us from working, in words;
-    `metrics` what Prometheus reads, and its content type. Without an `entrance` nothing is stored; `reference_api` are the routes of the
-    system that Fourview replaces."""
+    `metrics` what Prometheus reads, and its content type. Without an `entrance` nothing is stored; `routers` are further routes, each of
+    which says whom it answers (`listener.who`); `access` says who may come in."""
     # the pages of /docs and /redoc load scripts from elsewhere, which a hospital's network does not reach
     app = FastAPI(title="Fourview", version=_version(), docs_url=None, redoc_url=None)
+    # The last one is the outermost.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
+    app.add_middleware(Door, access=access)
+    if access.origins:
+        # Around the door: a browser asks beforehand, and without a password, what it may ask.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(access.origins),
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=_CORS_REQUEST_HEADERS,
+            expose_headers=_CORS_ANSWER_HEADERS,
+            allow_credentials=True,
+        )
     app.add_middleware(Shield)
     app.add_exception_handler(RequestValidationError, _refuse_without_echo)
     app.add_exception_handler(DatabaseAway, _come_back_later)
     app.include_router(dicomweb.create_router(results, file_path))
     if entrance is not None:
         app.include_router(stow.create_router(entrance))
-    if reference_api is not None:
-        app.include_router(reference_api)
+    for router in routers:
+        app.include_router(router)
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -82,7 +110,7 @@ def create_app(
 
     if metrics is not None:
 
-        @app.get("/metrics", include_in_schema=False)
+        @app.get("/metrics", include_in_schema=False, dependencies=[Depends(at_least(Role.VIEWER))])
         def _metrics() -> Response:
             """What Prometheus reads; it names no patient and no study."""
             content, content_type = metrics()
@@ -91,12 +119,20 @@ def create_app(
     return app
 
 
-def run(app: FastAPI, host: str, port: int, stopped: threading.Event) -> None:
+def run(
+    app: FastAPI,
+    host: str,
+    port: int,
+    stopped: threading.Event,
+    *,
+    certificate: Certificate | None = None,
+    trusted_proxies: Sequence[str] = (),
+) -> None:
     """Serve `app` until SIGINT or SIGTERM, or until `stopped`. Raises CannotListen at once when the address cannot be had.
 
     uvicorn raises the signal again at its end: the caller's handler must be one that returns, as that of `until_told_to_stop`.
     """
-    server = _Server(configured(app), stopped)
+    server = _Server(configured(app, certificate, trusted_proxies), stopped)
 
     def stop() -> None:
         stopped.wait()  # told before uvicorn listened to signals
@@ -104,6 +140,8 @@ def run(app: FastAPI, host: str, port: int, stopped: threading.Event) -> None:
 
     with listening_socket(host, port) as sock:
         threading.Thread(target=stop, name="stop", daemon=True).start()
+        if certificate is not None:
+            threading.Thread(target=certificate.watch, args=[stopped], name="certificate", daemon=True).start()
         server.run(sockets=[sock])
 
 
@@ -120,9 +158,21 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def configured(app: FastAPI) -> uvicorn.Config:
-    """uvicorn as we want it: the logs are the process's own, and URLs, which may hold names, are in none of them."""
-    return uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
+def configured(app: FastAPI, certificate: Certificate | None = None, trusted_proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """uvicorn as we want it: the logs are the process's own, and URLs, which may hold names, are in none of them. Who the client is
+    (X-Forwarded-For, X-Forwarded-Proto) is believed only of `trusted_proxies`."""
+    return uvicorn.Config(
+        app,
+        http="h11",  # it bounds headers, whatever else is installed
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
+        ssl_context_factory=(lambda config, default: certificate.context) if certificate is not None else None,
+    )
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -160,6 +210,8 @@ class Shield:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    headers.setdefault("Strict-Transport-Security", _HSTS)
             await send(message)
 
         try:

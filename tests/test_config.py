@@ -95,7 +95,8 @@ def test_the_shipped_file_shows_every_key() -> None:
         assert {key: value for key, value in shown[name].items() if value != plain(keys(table)[key])} == {}
     for name in ("pacs", "rule"):
         assert shown[name][0].keys() == keys(LISTED_TABLES[name]).keys(), name
-    assert set(LISTED_TABLES) == {"pacs", "rule", "device"} and "a [[device]] table: docs/configuration.md" in text
+    assert set(LISTED_TABLES) == {"pacs", "rule", "device", "user"}
+    assert "a [[device]] table: docs/configuration.md" in text and "a [[user]] table: docs/configuration.md" in text
 
 
 def test_a_rule_names_its_model_card_relative_to_the_file(config_file: Path) -> None:
@@ -153,10 +154,14 @@ def test_the_environment_overrides_the_file(config_file: Path) -> None:
 
 
 def test_every_key_of_a_single_table_has_its_variable(config_file: Path) -> None:
+    spelt = {"url": "http://h", "cors_origins": "http://h,https://i:8443", "trusted_proxies": "10.0.0.1,10.1.0.0/16"}
     for name, table in SINGLE_TABLES.items():
         for key, default in keys(table).items():
             said = {tuple: "", dict: "D=R"}.get(type(default), str(plain(default)))
-            environ = {f"FOURVIEW_{name}__{key}".upper(): said or ("http://h" if key == "url" else "A")}
+            environ = {f"FOURVIEW_{name}__{key}".upper(): said or spelt.get(key, "A")}
+            if key in ("certificate", "key"):  # neither is right alone, and both must be there
+                (config_file.parent / "A").touch()
+                environ |= {"FOURVIEW_HTTP__CERTIFICATE": "A", "FOURVIEW_HTTP__KEY": "A"}
             config = read(config_file, PACS.replace("archive", "orthanc") + 'url = "http://h"' + RULE, environ)
             assert getattr(getattr(config, name), key) is not None
 
@@ -576,7 +581,7 @@ def test_broken_toml_is_named_with_its_line(config_file: Path, text: str, compla
         ("FOURVIEW_", "named as in FOURVIEW_DICOM__PORT"),
         ("FOURVIEW_RULE", "can only be written in the configuration file"),
         ("FOURVIEW_PACS__0__PORT", "can only be written in the configuration file"),
-        ("FOURVIEW_DEVICE__MODEL", "[[pacs]], [[rule]], [[device]] can only be written in the configuration file"),
+        ("FOURVIEW_DEVICE__MODEL", "[[pacs]], [[rule]], [[device]], [[user]] can only be written in the configuration file"),
         ("FOURVIEW_STUDY__SIDE_WORD", "did you mean FOURVIEW_STUDY__SIDE_WORDS?"),
     ],
 )

@@ -206,7 +206,7 @@ def recorded() -> Recorded:
 def client(tmp_path: Path, recorded: Recorded) -> Iterator[httpx.Client]:
     source = ResultsMade(tmp_path)
     router = create_router(recorded, list)
-    app = web.create_app(results=source.search, file_path=source.files.path, ready=list, reference_api=router)
+    app = web.create_app(results=source.search, file_path=source.files.path, ready=list, routers=[router])
     with serving(app) as base_url, httpx.Client(base_url=base_url, trust_env=False) as made:
         yield made
 
@@ -312,7 +312,7 @@ def test_every_answer_says_that_it_is_for_research_only(client: httpx.Client) ->
 def test_the_health_check_says_what_is_missing(tmp_path: Path) -> None:
     source = ResultsMade(tmp_path)
     router = create_router(Recorded(url=""), lambda: ["no worker with a loaded model is running"])
-    app = web.create_app(results=source.search, file_path=source.files.path, ready=list, reference_api=router)
+    app = web.create_app(results=source.search, file_path=source.files.path, ready=list, routers=[router])
     with serving(app) as base_url:
         answer = httpx.get(f"{base_url}{HEALTH}", trust_env=False)
         assert answer.status_code == 503 and list(answer.json()) == ["success", "status", "error"]
@@ -415,7 +415,7 @@ class Site:
         self.reader = Reader(config, parts.open_on_demand(config), self.files, policy, self.figures, self.stopped, patience)
         source = ResultsMade(folder / "results")
         router = create_router(self.reader, list)
-        self.app = web.create_app(results=source.search, file_path=source.files.path, ready=list, reference_api=router)
+        self.app = web.create_app(results=source.search, file_path=source.files.path, ready=list, routers=[router])
         self.engine = write_engine(database)
 
     def left(self) -> list[str]:
