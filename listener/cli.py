@@ -28,12 +28,11 @@ from pipeline.figures import Figures
 from pipeline.holdings import Unanswered
 from pipeline.model import ModelError
 from pipeline.orthanc import FetchFailed
-from store.archive import Busy
 from store.claims import Claims
 from store.database import DatabaseAway, OldSchema
 from store.forget import Ambiguous
 from store.leases import BEAT_SECONDS
-from store.rows import UnknownStudy
+from store.rows import Busy, UnknownStudy
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +198,7 @@ def work(
 @app.command()
 def web(context: typer.Context, child: Child = False) -> None:
     """Answer QIDO-RS, WADO-RS, STOW-RS, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
-    from listener import stow
+    from listener import dropped, stow
     from listener.keeping import kept_for
     from listener.metrics import exposition
     from listener.on_demand import Reader
@@ -235,7 +234,7 @@ def web(context: typer.Context, child: Child = False) -> None:
         ready=ready,
         metrics=metrics,
         entrance=entrance,
-        routers=[create_router(reader, ready)],
+        routers=[create_router(reader, ready), dropped.create_router(reader, files, entrance.figures)],
         access=parts.access(config),
     )
     with first_free(parts.data_folder(config), "web") as index:

@@ -20,10 +20,9 @@ from listener.show import in_words, printable
 from listener.terminal import AsJson, Reason, app, configuration, print_json
 from pipeline.model import load_classifier, read_card
 from pipeline.orthanc import FetchFailed
-from store.archive import Busy
 from store.grouping import Release, RequestKind
 from store.listing import Wanted
-from store.rows import UnknownStudy
+from store.rows import Busy, UnknownStudy
 from store.study import StudyState, View
 from store.view import STANDARD
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from listener.keys import Keys, Refused, Status
 from pipeline.decode import DECODABLE
-from store.archive import Busy, Kept, Reception
+from store.archive import Kept, Reception
 from store.files import Files
+from store.rows import Busy
 from store.study import ImageKind
 
 _MIB = 1024**2
+_Outcome = TypeVar("_Outcome")
 
 
 class OnArrival(Enum):
@@ -159,25 +161,42 @@ def keep_file(
     origin: str = "received",
 ) -> Kept:
     """Keep the finished file `received`, or only its row; durable when it returns. Raises Refused(OUT_OF_RESOURCES)."""
+    titles = {"calling_ae_title": stripped(calling_ae_title), "called_ae_title": stripped(called_ae_title)}
+
+    def keep(file_name: str | None) -> Kept:
+        return archive.keep(reception_of(keys, file_name, origin=origin, ignored=ignored, **titles))
+
     try:
-        file_name = None if ignored else files.adopt(received)
+        return keep(None) if ignored else adopted(received, files, keep, is_linked=lambda kept: kept is Kept.NEW)
+    except Busy as busy:
+        raise Refused(Status.OUT_OF_RESOURCES, "the database is busy or away; try again later") from busy
+
+
+def adopted(received: Path, files: Files, keep: Callable[[str], _Outcome], *, is_linked: Callable[[_Outcome], bool]) -> _Outcome:
+    """Give the finished file `received` a place in the spool and have it remembered under that name; what `keep` says of it.
+
+    Unless a row links to it then, the file goes. Raises Refused(OUT_OF_RESOURCES) when the disk does not take it, and what `keep` raises.
+    """
+    try:
+        file_name = files.adopt(received)
     except OSError as error:
         raise Refused(Status.OUT_OF_RESOURCES, disk_fault(error)) from error
-    titles = {"calling_ae_title": stripped(calling_ae_title), "called_ae_title": stripped(called_ae_title)}
-    reception = reception_of(keys, file_name, origin=origin, ignored=ignored, **titles)
     try:
-        kept = archive.keep(reception)
+        outcome = keep(file_name)
     except Busy as busy:
         # A commit whose answer was lost may stand, and then its row links to the file: it stays, and without a row it goes after a day.
         # Otherwise it goes at once: a sender that tries again and again would fill the disk.
-        if file_name is not None and not busy.unsure:
-            with contextlib.suppress(OSError):  # the janitor finds it
-                files.remove(file_name)
-        raise Refused(Status.OUT_OF_RESOURCES, "the database is busy or away; try again later") from busy
-    if file_name is not None and kept is not Kept.NEW:
-        with contextlib.suppress(OSError):  # what was sent is kept; the janitor finds the second file
-            files.remove(file_name)
-    return kept
+        if not busy.unsure:
+            _remove(files, file_name)
+        raise
+    if not is_linked(outcome):
+        _remove(files, file_name)
+    return outcome
+
+
+def _remove(files: Files, file_name: str) -> None:
+    with contextlib.suppress(OSError):  # what was sent is kept; the janitor finds the second file
+        files.remove(file_name)
 
 
 def reception_of(

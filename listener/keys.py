@@ -60,6 +60,10 @@ _PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 #: No patient's name or identifier is longer in earnest (PS3.5 6.2: PN has 3 groups of 64 characters); the file keeps all of it.
 LONGEST_TEXT_BYTES = 1024
+_PREAMBLE_BYTES = 128
+#: File meta information (PS3.10 7.1) is never longer in earnest.
+_META_BYTES = 65536
+_LONG_LENGTHS = (b"OB", b"OW", b"OD", b"OF", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ")
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
@@ -79,7 +83,36 @@ class Keys:
     patient_birth_date: str = field(repr=False)
     file_hash: str  # SHA-256 of the data set as received, without group 0002, as 64 hex digits
     size_bytes: int  # of the data set
+    has_pixels: bool
     damage: str  # "" or, in words, what is missing of it
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What the file meta information of a Part 10 file says (PS3.10 7.1); "" for what it does not."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+def read_meta(path: Path) -> Meta:
+    """The file meta information of a file that comes from anybody: read by hand, with its length limited. Raises Refused."""
+    with path.open("rb") as file:
+        head = file.read(_PREAMBLE_BYTES + 4 + _META_BYTES)
+    position = _PREAMBLE_BYTES + 4
+    if head[_PREAMBLE_BYTES:position] != b"DICM":
+        raise Refused(Status.CANNOT_PARSE, "no DICOM file: DICM is not at byte 128")
+    values: dict[bytes, str] = {}
+    while head[position : position + 2] == b"\x02\x00":
+        tag, vr = head[position : position + 4], head[position + 4 : position + 6]
+        start = position + (12 if vr in _LONG_LENGTHS else 8)
+        end = start + int.from_bytes(head[position + (8 if vr in _LONG_LENGTHS else 6) : start], "little")
+        if end > len(head):
+            raise Refused(Status.CANNOT_PARSE, f"the file meta is cut short or over {_META_BYTES // 1024} KiB")
+        values[tag] = _ascii(head[start:end])
+        position = end
+    return Meta(*(values.get(b"\x02\x00" + element, "") for element in (b"\x02\x00", b"\x03\x00", b"\x10\x00")))
 
 
 class _Raw(io.FileIO):
@@ -117,6 +150,7 @@ def read_keys(path: Path) -> Keys:
         except Exception as error:
             # A hostile data set makes pydicom raise nearly anything (RecursionError, KeyError, struct.error ...), and we answer it here.
             raise Refused(Status.CANNOT_PARSE, f"the data set cannot be parsed: {type(error).__name__}") from error
+        has_pixels = _has_pixels(file)
         damage = _damage(ds, file, size)
         file.seek(start)
         file_hash = hashlib.file_digest(file, "sha256").hexdigest()
@@ -137,6 +171,7 @@ def read_keys(path: Path) -> Keys:
         patient_birth_date=_ascii(values["PatientBirthDate"]),
         file_hash=file_hash,
         size_bytes=size - start,
+        has_pixels=has_pixels,
         damage=damage,
     )
 
@@ -185,6 +220,15 @@ def _text(value: bytes, encodings: list[str], *, is_name: bool = False) -> str:
         return _ascii(value)
     # pydicom replaces what it cannot decode, and the name would be lost.
     return _ascii(value) if "\ufffd" in text else text.replace("\0", "").strip()
+
+
+def _has_pixels(file: BinaryIO) -> bool:
+    """Whether pixel data begins where `file` stands, which stays there."""
+    position = file.tell()
+    head = file.read(12)
+    file.seek(position)
+    length = head[8:12] if head[4:6].isalpha() else head[4:8]
+    return len(head) >= 8 and any(length)
 
 
 def _damage(ds: Dataset, file: BinaryIO, size: int) -> str:

@@ -46,6 +46,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "fourview_instances_received": ("Instances that were sent to a receiver, by what became of them", "outcome"),
     "fourview_instances_ignored": ("Instances of which only a row is kept, by the reason", "reason"),
     "fourview_images_on_demand": ("Images that a person asked for by the replaced system's interface, by what became of them", "outcome"),
+    "fourview_files_dropped": ("Files that a person gave to be read, by what became of them", "outcome"),
     "fourview_objects_sent": ("Result objects offered to a destination, by its answer", "outcome"),
 }
 SUMMARIES: dict[str, tuple[str, str]] = {

@@ -1,6 +1,6 @@
-"""Images that a person wants read now: fetched from Orthanc by its ids, kept, and read before all others by a worker.
+"""Images that a person wants read now: fetched from Orthanc by its ids or given as files, kept, and read before all others by a worker.
 
-This process has no model: it asks for a score and waits for the row. The images come from `[study] fetch_from` and from nowhere else,
+This process has no model: it asks for a score and waits for the row. Images are fetched from `[study] fetch_from` and from nowhere else,
 whatever a request names. What follows of them, and what does not, stands in `store.on_demand`.
 """
 
@@ -20,21 +20,24 @@ from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from listener.config import Config
 from listener.fetch import source
-from listener.keeping import reception_of
-from listener.keys import Refused, Status, check_uids, read_keys
+from listener.keeping import adopted, disk_fault, reception_of
+from listener.keys import Refused, Status, check_uids, read_keys, read_meta
 from listener.reference_api import Failed, Outcome, Read
+from listener.streamed import Streamed
+from pipeline.decode import DECODABLE
 from pipeline.figures import Figures
 from pipeline.model_card import ModelError
 from pipeline.orthanc import FetchFailed, InstanceNotFetched, Trouble, fetch_instance
-from pipeline.send import Pacs
 from store.database import DatabaseAway
 from store.files import Files
 from store.header import pack_header, read_header, unpack_header
 from store.header_text import UNREADABLE
 from store.on_demand import ORIGIN, Answer, Asked, NotForReading, OnDemand
+from store.rows import Busy
 from store.study import HANGING_ORDER, Policy, ViewEvidence
 from store.view import resolve
 
@@ -64,9 +67,13 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    asked: Asked
+class Waiting:
+    """An image that is kept and waits to be read, unless it was read already. `view` as in `Read`."""
+
+    study_instance_uid: str
+    sop_instance_uid: str
     view: str | None
+    asked: Asked
 
 
 class Reader:
@@ -133,10 +140,10 @@ class Reader:
         """Whether a thread is still at it."""
         return bool(self._under_way)
 
-    async def _all_asked(self, orthanc_ids: Sequence[str]) -> list[_Waiting | Failed]:
+    async def _all_asked(self, orthanc_ids: Sequence[str]) -> list[Waiting | Failed]:
         """Each fetched, kept and asked for, at the same time; what is not done when the process is stopped is let go."""
 
-        async def ask(orthanc_id: str) -> _Waiting | Failed:
+        async def ask(orthanc_id: str) -> Waiting | Failed:
             return await to_thread.run_sync(self._ask, orthanc_id, abandon_on_cancel=True, limiter=self._fetches)
 
         tasks = [asyncio.ensure_future(ask(one)) for one in orthanc_ids]
@@ -149,10 +156,10 @@ class Reader:
                 one.cancel()
         return [_stopping() if one in pending else one.result() for one in tasks]
 
-    async def _settled(self, asked: Sequence[_Waiting | Failed]) -> list[Outcome]:
+    async def _settled(self, asked: Sequence[Waiting | Failed]) -> list[Outcome]:
         """Wait until all are read, or nobody can wait any longer."""
         give_up_at = time.monotonic() + self._patience.read_seconds
-        numbers = [one.asked.score_id for one in asked if isinstance(one, _Waiting)]
+        numbers = [one.asked.score_id for one in asked if isinstance(one, Waiting)]
         answers: dict[int, Answer] = {}
         away = False
         while numbers:
@@ -168,7 +175,7 @@ class Reader:
             await asyncio.sleep(LOOK_SECONDS)
         return [self._outcome(one, answers, away) for one in asked]
 
-    def _outcome(self, one: _Waiting | Failed, answers: dict[int, Answer], away: bool) -> Outcome:
+    def _outcome(self, one: Waiting | Failed, answers: dict[int, Answer], away: bool) -> Outcome:
         if isinstance(one, Failed):
             return one
         answer = answers.get(one.asked.score_id)
@@ -190,56 +197,74 @@ class Reader:
             "ask again later",
         )
 
-    def _ask(self, orthanc_id: str) -> _Waiting | Failed:
+    def _ask(self, orthanc_id: str) -> Waiting | Failed:
         """Fetch an image, keep it, ask for its score."""
         mark = object()
         self._under_way.add(mark)
-        try:
-            return self._ask_for(orthanc_id)
-        except Exception as error:  # noqa: BLE001 - a surprise with one image stops no other; its message may quote a patient's data
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("not read on demand, unexpected error=%s at=%s:%s", type(error).__name__, Path(place.filename).name, place.lineno)
-            return Failed(HTTPStatus.INTERNAL_SERVER_ERROR, f"unexpected {type(error).__name__}; the log of the service says where")
-        finally:
-            self._under_way.discard(mark)
-
-    def _ask_for(self, orthanc_id: str) -> _Waiting | Failed:
-        try:
-            policy = self._policy()
-            pacs = source(self._config)
-        except ModelError as error:
-            return _no_card(error)
-        except FetchFailed as error:
-            return Failed(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         received = self._files.incoming / f"{secrets.token_hex(16)}.dcm"
         try:
-            if not self._files.has_room():
-                return Failed(HTTPStatus.INSUFFICIENT_STORAGE, "the disk is nearly full")
-            fetch_instance(pacs, orthanc_id, received, seconds=self._patience.fetch_seconds, most_bytes=MOST_BYTES)
-            return self._keep(received, pacs, policy)
+            return self._tried(lambda: self._fetched(orthanc_id, received))
+        finally:
+            with contextlib.suppress(OSError):  # the janitor finds it
+                received.unlink(missing_ok=True)
+            self._under_way.discard(mark)
+
+    def _fetched(self, orthanc_id: str, received: Path) -> Waiting:
+        policy, pacs = self._policy(), source(self._config)
+        if not self._files.has_room():
+            raise Refused(Status.OUT_OF_RESOURCES, "the disk is nearly full")
+        fetch_instance(pacs, orthanc_id, received, seconds=self._patience.fetch_seconds, most_bytes=MOST_BYTES)
+        return self._kept(received, policy, "orthanc")
+
+    def take(self, streamed: Streamed) -> Waiting | Failed:
+        """Keep a file that a person has given, when it has come whole, and ask for its score; it does not wait for that."""
+
+        def take() -> Waiting:
+            policy = self._policy()
+            streamed.finish()
+            return self._kept(streamed.path, policy, "person")
+
+        return self._tried(take)
+
+    def _tried(self, step: Callable[[], Waiting]) -> Waiting | Failed:
+        """What became of one image; whatever goes wrong with it has a status and a reason, and stops no other."""
+        try:
+            return step()
         except InstanceNotFetched as error:
             return Failed(_STATUS[error.trouble], str(error))
+        except FetchFailed as error:
+            return Failed(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except Refused as refused:
             status = HTTPStatus.INSUFFICIENT_STORAGE if refused.status is Status.OUT_OF_RESOURCES else HTTPStatus.INTERNAL_SERVER_ERROR
             return Failed(status, refused.comment)
         except NotForReading as error:
             return Failed(HTTPStatus.FORBIDDEN, str(error))
-        except ModelError as error:  # the card that a rule names for its study
-            return _no_card(error)
+        except ModelError as error:  # of the site's card, or of that which a rule names for its study
+            log.error("nothing is read on demand, no model card reason=%r", str(error))  # which names paths
+            return Failed(HTTPStatus.SERVICE_UNAVAILABLE, "the model card cannot be used by the web process: `fourview check` says why")
         except OSError as error:
-            return Failed(HTTPStatus.INSUFFICIENT_STORAGE, f"the disk fails ({error.strerror or type(error).__name__})")
-        except DatabaseAway as error:
-            log.warning("not kept, database not reachable reason=%r", str(error.orig))
+            return Failed(HTTPStatus.INSUFFICIENT_STORAGE, disk_fault(error))
+        except Busy as error:
+            log.warning("not kept, database not reachable reason=%r", str(error))
             return _busy()
-        finally:
-            with contextlib.suppress(OSError):  # the janitor finds it
-                received.unlink(missing_ok=True)
+        except Exception as error:  # noqa: BLE001 - a surprise with one image stops no other; its message may quote a patient's data
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("not read on demand, unexpected error=%s at=%s:%s", type(error).__name__, Path(place.filename).name, place.lineno)
+            return Failed(HTTPStatus.INTERNAL_SERVER_ERROR, f"unexpected {type(error).__name__}; the log of the service says where")
 
-    def _keep(self, received: Path, pacs: Pacs, policy: Policy) -> _Waiting:
+    def _kept(self, received: Path, policy: Policy, came_from: str) -> Waiting:
+        """Keep a finished file and ask for its score. Raises Refused, NotForReading, Busy, ModelError, OSError."""
+        meta = read_meta(received)
+        if meta.sop_class_uid == MediaStorageDirectoryStorage:
+            raise Refused(Status.CANNOT_PARSE, "it is a DICOMDIR, a list of files and no image")
+        if meta.transfer_syntax_uid not in DECODABLE:
+            raise Refused(Status.TRANSFER_SYNTAX_NOT_SUPPORTED, "its transfer syntax is not supported")
         keys = read_keys(received)
         check_uids(keys)
         if keys.damage:
             raise Refused(Status.CANNOT_PARSE, keys.damage)
+        if not keys.has_pixels:
+            raise Refused(Status.CANNOT_PARSE, "it has no pixels: it is no image")
         try:
             packed = pack_header(read_header(received))
             resolved = resolve(unpack_header(packed), policy.dialect)
@@ -247,33 +272,26 @@ class Reader:
             if isinstance(error, OSError):
                 raise
             raise Refused(Status.CANNOT_PARSE, f"its header could not be read: {type(error).__name__}") from error
-        file_name = self._files.adopt(received)
-        linked = False
-        try:
+
+        def ask(file_name: str) -> Asked | NotForReading:
             # Without a calling AE title: nobody sent it, and who is silent must not look as if he had.
             reception = reception_of(keys, file_name, calling_ae_title="", called_ae_title=self._config.dicom.ae_title, origin=ORIGIN)
-            asked = self._book.ask(reception, resolved, packed, policy)
-            linked = asked.linked
-        except DatabaseAway:
-            linked = True  # perhaps it was committed: without a row the janitor removes it
-            raise
-        finally:
-            if not linked:
-                with contextlib.suppress(OSError):  # the janitor finds it
-                    self._files.remove(file_name)
-        log.info("asked for on demand sop_instance_uid=%s pacs=%s score=%d", keys.sop_instance_uid, pacs.name, asked.score_id)
-        return _Waiting(asked, _view(resolved.evidence))
+            try:
+                return self._book.ask(reception, resolved, packed, policy)
+            except NotForReading as error:
+                return error
+
+        asked = adopted(received, self._files, ask, is_linked=lambda found: isinstance(found, Asked) and found.linked)
+        if isinstance(asked, NotForReading):
+            raise asked
+        log.info("asked for on demand sop_instance_uid=%s from=%s score=%d", keys.sop_instance_uid, came_from, asked.score_id)
+        return Waiting(keys.study_instance_uid, keys.sop_instance_uid, _view(resolved.evidence), asked)
 
 
 def _view(evidence: ViewEvidence) -> str | None:
     """The view's name as hung; also of an image that fills no slot, as a magnification, but of none whose side is doubtful."""
     named = f"{evidence.laterality}-{evidence.view_position}"
     return named if not evidence.doubt and named in HANGING_ORDER else None
-
-
-def _no_card(error: ModelError) -> Failed:
-    log.error("nothing is read on demand, no model card reason=%r", str(error))  # which names paths
-    return Failed(HTTPStatus.SERVICE_UNAVAILABLE, "the model card cannot be used by the web process: `fourview check` says why")
 
 
 def _stopping() -> Failed:

@@ -20,9 +20,10 @@ from listener.fetch import fetch_and_keep, source
 from pipeline.holdings import HeldInstance, HeldStudy, Holdings, Unanswered, holdings_of
 from pipeline.orthanc import FetchFailed
 from store.accounting import Accounting, Known
-from store.archive import Archive, Busy
+from store.archive import Archive
 from store.chores import Chores
 from store.files import Files
+from store.rows import Busy
 from store.study import StudyState
 
 log = logging.getLogger(__name__)

@@ -6,15 +6,11 @@ what came whole is kept also when the client goes away in the middle, as it is w
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -24,30 +20,23 @@ from starlette.routing import request_response
 
 from listener import media_types
 from listener.dicomweb import JSON_OFFERS, PREFIX, base_url_of, json_answer, negotiate
-from listener.keeping import BY_UID, Keeps, check_size, disk_fault, ignored_because, keep_file, printable, stripped
-from listener.keys import Keys, Refused, Status, check_uids, is_uid, read_keys
+from listener.keeping import BY_UID, Keeps, check_size, disk_fault, ignored_because, keep_file, printable
+from listener.keys import Keys, Meta, Refused, Status, check_uids, is_uid, read_keys, read_meta
 from listener.multipart import BadMultipart, MultipartReader, PartBegins, PartEnds
 from listener.native_xml import native_xml
+from listener.streamed import Streamed, pieces_of
 from listener.who import AtLeast, Role, speaks_of
 from pipeline.figures import Figures
 from store.archive import Kept
-from store.files import RESERVE, Files
+from store.files import Files
 
 log = logging.getLogger(__name__)
 
-#: As for C-STORE: no instance is larger, and the volume is asked this often while one streams in.
+#: As for C-STORE: no instance is larger.
 MAX_INSTANCE_BYTES = 2 * 1024**3 + 64 * 1024**2
-SPACE_EVERY_BYTES = 16 * 1024**2
 #: One request; what it holds beyond must come in another one.
 MAX_REQUEST_BYTES = 64 * 1024**3
 MAX_PARTS = 10_000
-#: A client that sends nothing for so long is given up, as an association is.
-SILENCE_SECONDS = 60.0
-
-_PREAMBLE_BYTES = 128
-#: File meta information (PS3.10 7.1) is never longer in earnest.
-_META_BYTES = 65536
-_LONG_LENGTHS = (b"OB", b"OW", b"OD", b"OF", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ")
 _OFFERS = (*JSON_OFFERS, media_types.Offer(media_types.DICOM_XML))
 _RETRY = {"Retry-After": "30"}
 
@@ -111,7 +100,7 @@ class StowRs:
         body = _Body(self._entrance, reader, study_instance_uid)
         self._running += 1
         try:
-            async for piece in _pieces(request):
+            async for piece in pieces_of(request):
                 await run_in_threadpool(body.take, piece)
             body.close()
         except BadMultipart as problem:
@@ -243,97 +232,23 @@ class _Body:
         return kept.value
 
 
-class _Part:
-    """A part that streams into a file of `incoming`. What cannot be kept is remembered and the rest dropped, so that the parts behind it
-    still come in. Its preamble is not kept: no reader of DICOM looks at it, and another program might run it (PS3.10 7.5)."""
+class _Part(Streamed):
+    """A part on its way into the spool; `http_status` is the answer's, should all parts have failed as this one."""
 
     def __init__(self, headers: Mapping[str, str], files: Files) -> None:
-        self.path = files.incoming / f"{secrets.token_hex(16)}.dcm"
-        self.size_bytes = 0
-        self.http_status = 409
-        self._files = files
-        self._looked_at = 0
-        self._file: BinaryIO | None = None
-        self._fault: Refused | OSError | None = None
-        content_type = headers.get("content-type", "")
-        if "content-type" not in headers:
-            self._refuse(400, "a part has no Content-Type; write application/dicom")
-        elif [one.media_type for one in media_types.parse_accept(content_type)] != [media_types.DICOM]:
-            self._refuse(415, "a part is not of the type application/dicom")
-        elif headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
-            self._refuse(415, "a part is encoded; send its bytes as they are")
-        else:
-            try:
-                self._file = self.path.open("xb", buffering=0)
-            except OSError as error:
-                self._fault = error
-
-    def write(self, data: bytes) -> None:
-        """Append; never raises."""
-        self.size_bytes += len(data)
-        if self._file is None or self._fault is not None:
-            return
-        try:
-            if self.size_bytes > MAX_INSTANCE_BYTES:
-                raise Refused(Status.TOO_LARGE, f"larger than {MAX_INSTANCE_BYTES // 1024**2} MiB")
-            if self.size_bytes - self._looked_at >= SPACE_EVERY_BYTES:
-                self._looked_at = self.size_bytes
-                if not self._files.has_room(RESERVE):
-                    raise Refused(Status.OUT_OF_RESOURCES, "the disk is nearly full; try again later")
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
-        except (Refused, OSError) as fault:
-            self._fault = fault
-            self.close()  # its room is wanted back now, not at the end of the request
-
-    def finish(self) -> None:
-        """The part has come whole. Raises what went wrong with it."""
-        if self._fault is None and self._file is not None:
-            with self._file as file:
-                if self.size_bytes >= _PREAMBLE_BYTES:
-                    file.seek(0)
-                    file.write(bytes(_PREAMBLE_BYTES))
-        if self._fault is not None:
-            raise self._fault
-
-    def close(self) -> None:
-        """Never raises; the file is gone, unless it was kept under another name."""
-        with contextlib.suppress(OSError):  # the janitor finds it
-            if self._file is not None:
-                self._file.close()
-            self.path.unlink(missing_ok=True)
-
-    def _refuse(self, http_status: int, comment: str) -> None:
-        self._fault, self.http_status = Refused(Status.CANNOT_PARSE, comment), http_status
+        self.http_status, comment = _unfit(headers)
+        super().__init__(files, MAX_INSTANCE_BYTES, Refused(Status.CANNOT_PARSE, comment) if comment else None)
 
 
-@dataclass(frozen=True)
-class Meta:
-    """What the file meta information of a Part 10 file says (PS3.10 7.1); "" for what it does not."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-
-
-def read_meta(path: Path) -> Meta:
-    """The file meta information of a file that comes from anybody: read by hand, with its length limited. Raises Refused."""
-    with path.open("rb") as file:
-        head = file.read(_PREAMBLE_BYTES + 4 + _META_BYTES)
-    position = _PREAMBLE_BYTES + 4
-    if head[_PREAMBLE_BYTES:position] != b"DICM":
-        raise Refused(Status.CANNOT_PARSE, "a part is no DICOM file: DICM is not at byte 128")
-    values: dict[bytes, str] = {}
-    while head[position : position + 2] == b"\x02\x00":
-        tag, vr = head[position : position + 4], head[position + 4 : position + 6]
-        start = position + (12 if vr in _LONG_LENGTHS else 8)
-        end = start + int.from_bytes(head[position + (8 if vr in _LONG_LENGTHS else 6) : start], "little")
-        if end > len(head):
-            raise Refused(Status.CANNOT_PARSE, f"the file meta is cut short or over {_META_BYTES // 1024} KiB")
-        values[tag] = stripped(head[start:end].decode("ascii", "replace"))
-        position = end
-    return Meta(*(values.get(b"\x02\x00" + element, "") for element in (b"\x02\x00", b"\x03\x00", b"\x10\x00")))
+def _unfit(headers: Mapping[str, str]) -> tuple[int, str]:
+    """The status of the answer, and why a part with such headers is not taken; "" when it is."""
+    if "content-type" not in headers:
+        return 400, "a part has no Content-Type; write application/dicom"
+    if [one.media_type for one in media_types.parse_accept(headers["content-type"])] != [media_types.DICOM]:
+        return 415, "a part is not of the type application/dicom"
+    if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
+        return 415, "a part is encoded; send its bytes as they are"
+    return 409, ""
 
 
 def _check_transfer_syntax(meta: Meta) -> None:
@@ -359,20 +274,6 @@ def _reader(request: Request) -> MultipartReader:
         return MultipartReader(kind.parameters["boundary"])
     except BadMultipart as problem:
         raise HTTPException(400, str(problem)) from None
-
-
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives; HTTPException 408 when nothing comes for a while."""
-    pieces = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                piece = await anext(pieces)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise HTTPException(408, f"nothing came for {SILENCE_SECONDS:g} seconds", headers={"Connection": "close"}) from None
-        yield piece
 
 
 def _answer(request: Request, offer: media_types.Offer, stored: list[Stored]) -> Response:

@@ -34,7 +34,7 @@ from store.search import Search
 
 logger = logging.getLogger(__name__)
 
-#: STOW-RS has a limit of its own.
+#: STOW-RS and files that people drop have limits of their own.
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 8192
 

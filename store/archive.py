@@ -15,7 +15,6 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
 
 from store import acts, tables
 from store.database import database_now, insert_or_ignore
@@ -26,7 +25,7 @@ from store.images import Disposition
 from store.ledger import DEAD, GIVEN_UP, DeliveryState
 from store.look import UNSEEN, Decide, Look, Reading, ReadView, header_columns
 from store.on_demand import came_after_all, only_on_demand
-from store.rows import AT_REST, Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
+from store.rows import AT_REST, CANNOT_KEEP, Busy, Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
 from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
 from store.view import Resolved
 
@@ -34,15 +33,6 @@ log = logging.getLogger(__name__)
 
 #: A withdrawal that could not be written is tried again after this long.
 WITHDRAWAL_RETRY_SECONDS = 900.0
-
-
-class Busy(Exception):
-    """The database stayed locked or is away. The sender may try again (answer 0xA700). `unsure`: a commit was under way and may stand;
-    otherwise nothing was kept."""
-
-    def __init__(self, message: str, *, unsure: bool) -> None:
-        super().__init__(message)
-        self.unsure = unsure
 
 
 class AnotherRequest(Exception):
@@ -144,10 +134,8 @@ class Archive:
             return self._keep(reception, written)
         except _IsForgotten:
             return Kept.FORGOTTEN
-        except (OperationalError, sa.exc.InternalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-            # Locked, full, broken, read-only (a standby), gone in the middle. In the commit: whether it stands, nobody knows.
-            why = f"the database did not keep {reception.sop_instance_uid}: {type(error).__name__}"
-            raise Busy(why, unsure=bool(written)) from error
+        except CANNOT_KEEP as error:
+            raise Busy.keeping(reception.sop_instance_uid, error, unsure=bool(written)) from error
 
     def is_forgotten(self, study_instance_uid: str) -> bool:
         """Whether the study must not come back."""

@@ -18,7 +18,7 @@ from store.database import database_now, insert_or_ignore
 from store.forget import forgotten
 from store.images import Disposition
 from store.look import AGAIN, FIRST, ask_for_score, header_columns, scores_from
-from store.rows import UnknownStudy, change_study, lock_study, say
+from store.rows import CANNOT_KEEP, Busy, UnknownStudy, change_study, lock_study, say
 from store.study import Policy, Scores, StudyState
 from store.view import Resolved
 
@@ -62,14 +62,18 @@ class OnDemand:
     def ask(self, reception: Reception, resolved: Resolved, packed: bytes | None, policy: Policy) -> Asked:
         """Keep an image that a person asked for and have it read before all others, by the model that reads its study.
 
-        What was read already is not read again, unless it failed. Raises NotForReading, and DatabaseAway when nothing was kept.
+        What was read already is not read again, unless it failed. Raises NotForReading, and Busy when the database cannot answer in time.
         """
+        written: list[Asked] = []
         try:
-            return self._ask(reception, resolved, packed, policy)
+            return self._ask(reception, resolved, packed, policy, written)
         except UnknownStudy as error:
             raise NotForReading("its study was forgotten at this moment") from error
+        except CANNOT_KEEP as error:
+            raise Busy.keeping(reception.sop_instance_uid, error, unsure=bool(written)) from error
 
-    def _ask(self, reception: Reception, resolved: Resolved, packed: bytes | None, policy: Policy) -> Asked:
+    def _ask(self, reception: Reception, resolved: Resolved, packed: bytes | None, policy: Policy, written: list[Asked]) -> Asked:
+        """`written` gets what is about to be committed with a link to the file: until then no row has one."""
         uid = reception.study_instance_uid
         with self._engine.begin() as connection:
             now = self._clock(connection)
@@ -94,7 +98,10 @@ class OnDemand:
                 values = {"file_name": reception.file_name, "pixels_removed_at": None}
                 gone = sa.and_(row.c.id == instance_id, row.c.file_name.is_(None))
                 linked = connection.execute(sa.update(row).where(gone).values(**values)).rowcount == 1
-            return Asked(score_id=score_id, linked=linked)
+            asked = Asked(score_id=score_id, linked=linked)
+            if linked:
+                written.append(asked)  # the last statement: what comes is the commit
+            return asked
 
     def answers(self, score_ids: Sequence[int]) -> dict[int, Answer]:
         """What came of these scores so far; one that is absent was forgotten with its study."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -23,6 +23,24 @@ log = logging.getLogger(__name__)
 
 #: A study that nobody works on any more, its look or its report having ended well; one whose worker died keeps what that counted.
 AT_REST: Mapping[str, Any] = {"workflow_id": None, "begun_by": None, "crashes": 0}
+
+
+#: The database is locked, full, broken, read-only (a standby), gone in the middle.
+CANNOT_KEEP = (sa.exc.OperationalError, sa.exc.InternalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+
+
+class Busy(Exception):
+    """The database stayed locked or is away. The sender may try again (answer 0xA700). `unsure`: a commit was under way and may stand;
+    otherwise nothing was kept."""
+
+    def __init__(self, message: str, *, unsure: bool) -> None:
+        super().__init__(message)
+        self.unsure = unsure
+
+    @classmethod
+    def keeping(cls, sop_instance_uid: str, error: Exception, *, unsure: bool) -> Self:
+        """Of an instance that was not kept, because of one of CANNOT_KEEP."""
+        return cls(f"the database did not keep {sop_instance_uid}: {type(error).__name__}", unsure=unsure)
 
 
 class UnknownStudy(Exception):

@@ -18,11 +18,11 @@ from stepped_store import CEILING, MODEL, RETAKE, FixedRuling, SteppedStore, exa
 from pipeline import conclude
 from pipeline.upkeep import retire
 from store import rows, tables
-from store.archive import Archive, Busy, Kept
+from store.archive import Archive, Kept
 from store.claims import Claims
 from store.crashes import CRASHES
 from store.grouping import STALLED_SECONDS, RequestKind
-from store.rows import UnknownStudy, lock_study
+from store.rows import Busy, UnknownStudy, lock_study
 from store.scoring import ATTEMPTS, EXPIRED_ATTEMPTS, TURN_OF_THE_OLDEST
 from store.study import HANGING_ORDER, ImageKind, Outcome, View, WhenIncomplete
 

@@ -17,7 +17,6 @@ from alembic.runtime.migration import MigrationContext
 from stepped_store import SteppedStore, exam
 
 from store import database, tables
-from store.archive import Busy
 from store.chores import Chores
 from store.database import (
     DatabaseAway,
@@ -33,6 +32,7 @@ from store.database import (
     workflow_engine,
     write_engine,
 )
+from store.rows import Busy
 
 Opened = Callable[..., sa.Engine]
 

@@ -37,9 +37,10 @@ from listener.scp import StorageScp
 from pipeline.decode import DecodeFailed, Decoder, DiskFault
 from pipeline.upkeep import retire, tidy
 from store import tables
-from store.archive import Archive, Busy
+from store.archive import Archive
 from store.database import write_engine
 from store.files import Files
+from store.rows import Busy
 from store.study import View
 
 FAULTS = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES]

@@ -55,6 +55,7 @@ def test_every_number_comes_from_the_store_and_no_uid_with_it(stepped: SteppedSt
     figures.add("instances_ignored", "a report, not an image")
     figures.add("objects_sent", "sent")
     figures.add("images_on_demand", "read")
+    figures.add("files_dropped", "kept")
     figures.took("stage_seconds", "decode", 0.25)
     figures.took("stage_seconds", "decode", 0.5)
     figures.took("delivery_lag_seconds", "pacs", 12.0)

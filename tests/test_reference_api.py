@@ -463,9 +463,9 @@ MAMMOGRAM = part10(mammogram())
         (sends(b"", 302, Location="http://127.0.0.1:1/secret"), 502, "answered 302"),
         (sends(MAMMOGRAM[:-5000], length=len(MAMMOGRAM)), 502, "broke off"),
         (sends(MAMMOGRAM[:-5000]), 500, "pixel data"),
-        (sends(b"<html>Doe^Jane</html>"), 500, "cannot be parsed"),
+        (sends(b"<html>Doe^Jane</html>"), 500, "no DICOM file"),
         (sends(part10(mammogram(StudyInstanceUID="1.2.x"))), 500, "StudyInstanceUID is not a UID"),
-        (sends(b""), 500, "cannot be parsed"),
+        (sends(b""), 500, "no DICOM file"),
     ],
 )
 def test_what_orthanc_does_wrong_has_a_status_and_a_short_reason(

@@ -39,9 +39,10 @@ from listener.guard import Limits
 from listener.keeping import KEPT, SOP_CLASSES, kept_for
 from listener.keys import Refused, Status, is_uid, read_keys
 from listener.scp import CannotListen, StorageScp
-from store.archive import Archive, Busy, Kept, Reception
+from store.archive import Archive, Kept, Reception
 from store.database import upgrade, write_engine
 from store.files import Files
+from store.rows import Busy
 from store.study import ImageKind, View
 
 MG = "1.2.840.10008.5.1.4.1.1.1.2"

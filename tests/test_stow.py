@@ -33,13 +33,14 @@ from serving import serving
 from listener import stow
 from listener.demo_exams import exams
 from listener.keeping import kept_for
-from listener.keys import Refused, Status
-from listener.stow import Entrance, read_meta
+from listener.keys import Meta, Refused, Status, read_meta
+from listener.stow import Entrance
 from listener.web import create_app
 from pipeline.pixels import preview
-from store.archive import Archive, Busy, Kept, Reception
+from store.archive import Archive, Kept, Reception
 from store.database import read_engine, write_engine
 from store.files import Files
+from store.rows import Busy
 from store.search import Search
 from store.study import HANGING_ORDER, View
 
@@ -329,7 +330,7 @@ def test_a_disk_that_is_nearly_full_is_said_before_the_body_is_read(web: Callabl
 
 def test_a_disk_that_fills_up_in_the_middle_keeps_nothing_half(web: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
     fourview, ds = web(), mammogram()
-    monkeypatch.setattr(stow, "SPACE_EVERY_BYTES", 20_000)
+    monkeypatch.setattr("listener.streamed.SPACE_EVERY_BYTES", 20_000)
     monkeypatch.setattr(fourview.files, "has_room", lambda share=1.0: share == 1.0)
     response = fourview.store(ds)
     assert (response.status_code, list(reasons(response).values())) == (503, [Status.OUT_OF_RESOURCES])
@@ -466,7 +467,7 @@ def test_a_client_that_goes_away_leaves_nothing_half(web: Callable[..., Web], ca
 
 
 def test_a_client_that_falls_silent_is_given_up(web: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stow, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("listener.streamed.SILENCE_SECONDS", 0.5)
     fourview = web()
     with _begin(fourview, part(part10(mammogram()))[:50_000]) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
@@ -487,7 +488,7 @@ def test_file_meta_information_is_never_read_beyond_its_limit(tmp_path: Path) ->
     ):
         path.write_bytes(head + hostile)
         try:
-            assert read_meta(path) == stow.Meta("", "", "")
+            assert read_meta(path) == Meta("", "", "")
         except Refused as refusal:
             assert refusal.status is Status.CANNOT_PARSE
 
