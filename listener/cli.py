@@ -21,6 +21,7 @@ import typer
 
 from listener import cli_deliveries, cli_operation, cli_setup, cli_studies, cli_upkeep, cli_users, logs, parts
 from listener.config import Config, ConfigErrors
+from listener.desk import Desk
 from listener.serve import CannotServe, Role, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
 from listener.terminal import app, configuration
 from pipeline.chores import do_chores
@@ -198,7 +199,7 @@ def work(
 @app.command()
 def web(context: typer.Context, child: Child = False) -> None:
     """Answer QIDO-RS, WADO-RS, STOW-RS, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
-    from listener import dropped, stow
+    from listener import api, dropped, stow
     from listener.keeping import kept_for
     from listener.metrics import exposition
     from listener.on_demand import Reader
@@ -207,7 +208,7 @@ def web(context: typer.Context, child: Child = False) -> None:
     from listener.web import CannotListen, create_app, run
 
     config, stopped = _role(context, child)
-    search = parts.open_search(config)
+    desk, search = Desk(config), parts.open_search(config)
     files = parts.open_files(config)
 
     def ready() -> list[str]:
@@ -234,7 +235,11 @@ def web(context: typer.Context, child: Child = False) -> None:
         ready=ready,
         metrics=metrics,
         entrance=entrance,
-        routers=[create_router(reader, ready), dropped.create_router(reader, files, entrance.figures)],
+        routers=[
+            create_router(reader, ready),
+            dropped.create_router(reader, files, entrance.figures),
+            api.create_router(desk, stopped),
+        ],
         access=parts.access(config),
     )
     with first_free(parts.data_folder(config), "web") as index:

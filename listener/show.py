@@ -13,6 +13,11 @@ def printable(text: str) -> str:
     return "".join(one if one == "\n" or one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
+def json_value(value: object) -> str:
+    """What JSON has no form for: times in ISO 8601, everything else as its text."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
 def in_words(study: Mapping[str, Any], zone: ZoneInfo) -> str:
     """The text of `fourview show`; `study` is what `Search.study` returns. Times are in `zone`."""
     return "\n".join(printable(line).replace("\n", "\\n") for line in _lines(study, zone)) + "\n"

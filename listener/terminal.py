@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from listener.config import Config, load
-from listener.show import printable
+from listener.show import json_value, printable
 
 app = typer.Typer(
     name="fourview",
@@ -39,11 +38,7 @@ def configuration(context: typer.Context) -> Config:
 
 def print_json(value: Any) -> None:
     """`value` as JSON; times in ISO 8601."""
-    print(json.dumps(value, indent=2, default=_json_value, ensure_ascii=False))
-
-
-def _json_value(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    print(json.dumps(value, indent=2, default=json_value, ensure_ascii=False))
 
 
 def print_findings(findings: Sequence[tuple[bool, str, str]], as_json: bool) -> None:

@@ -10,10 +10,11 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -24,12 +25,12 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from listener import dicomweb, stow
+from listener import dicomweb, openapi, stow
 from listener.door import Access, Door
 from listener.tls import Certificate
 from listener.users import Role
 from listener.who import at_least
-from store.database import DatabaseAway
+from store.database import DatabaseAway, NoConnection
 from store.search import Search
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ def create_app(
         )
     app.add_middleware(Shield)
     app.add_exception_handler(RequestValidationError, _refuse_without_echo)
-    app.add_exception_handler(DatabaseAway, _come_back_later)
+    for away in (DatabaseAway, NoConnection):
+        app.add_exception_handler(away, _come_back_later)
     app.include_router(dicomweb.create_router(results, file_path))
     if entrance is not None:
         app.include_router(stow.create_router(entrance))
@@ -116,6 +118,7 @@ def create_app(
             content, content_type = metrics()
             return Response(content, headers={"Content-Type": content_type})
 
+    openapi.describe(app)
     return app
 
 
@@ -235,7 +238,13 @@ class Shield:
 def _refuse_without_echo(request: Request, problem: Exception) -> JSONResponse:
     """400 that names the parameters, not their values, which FastAPI's own answer repeats."""
     errors = problem.errors() if isinstance(problem, RequestValidationError) else []
-    return _problem(400, "; ".join(f"{'.'.join(str(part) for part in error['loc'])}: {error['type']}" for error in errors))
+    return _problem(400, "; ".join(f"{_named(error)}: {error['type']}" for error in errors))
+
+
+def _named(error: Mapping[str, Any]) -> str:
+    """Which part of a request is wrong. A name that we do not know is the client's own word, as are the keys of what it sends."""
+    where = [str(part) for number, part in enumerate(error["loc"]) if number < 2 or isinstance(part, int)]
+    return ".".join([*where[:-1], "(an unknown name)"] if error["type"] == "extra_forbidden" else where)
 
 
 def _come_back_later(request: Request, problem: Exception) -> JSONResponse:
