@@ -38,7 +38,8 @@ USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 11112 8080
+# With or without TLS; whose certificate it is, is not asked of our own process.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
-    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"FOURVIEW_HTTP__PORT\", 8080)}/healthz', timeout=5)"]
+    CMD ["python3", "-c", "import os, ssl, urllib.request as r\nat = f'127.0.0.1:{os.environ.get(\"FOURVIEW_HTTP__PORT\", 8080)}/healthz'\ntry: r.urlopen('http://' + at, timeout=4)\nexcept Exception: r.urlopen('https://' + at, timeout=4, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["fourview"]
 CMD ["serve"]

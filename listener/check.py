@@ -12,6 +12,8 @@ import httpx
 
 from listener import parts
 from listener.config import Config
+from listener.config_http import is_loopback
+from listener.tls import BadCertificate
 from pipeline.model import ModelError
 from pipeline.send import Pacs, echo
 from store.condition import Facts
@@ -105,6 +107,30 @@ def _doors(config: Config) -> Iterator[Finding]:
         yield Finding(
             True, f"[dicom] host is {config.dicom.host}", "note: no other machine can send to us; set [dicom] host to change that"
         )
+    yield from _http(config)
+
+
+def _http(config: Config) -> Iterator[Finding]:
+    """Who can reach what over HTTP. What a site may want so, behind a proxy or in a closed network, is a warning."""
+    http, users = config.http, len(config.users)
+    what = f"[http] host is {http.host}, {users} may log in" if users else f"[http] host is {http.host}, nobody has to log in"
+    if http.certificate:
+        try:
+            parts.certificate(config)
+        except BadCertificate as problem:
+            yield Finding(False, "TLS", str(problem))
+        else:
+            yield Finding(True, f"TLS with {http.certificate}")
+    if is_loopback(http.host):
+        yield Finding(True, what, "" if users else "note: whoever has an account on this machine can do what an admin may")
+        return
+    warnings = []
+    if not users:
+        warnings.append("allow_unauthenticated: whoever reaches this address reads patient data and can do what an admin may")
+    if not http.certificate:
+        carried = "patient data and passwords" if users else "patient data"
+        warnings.append(f"no TLS: {carried} can be read on the way; set certificate and key, or keep the way to a proxy with TLS closed")
+    yield Finding(True, what, "\n     ".join(f"WARNING: {warning}" for warning in warnings))
 
 
 def _destinations(config: Config) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from listener.config import Config, ConfigErrors
 from listener.desk import Desk
 from listener.serve import CannotServe, Role, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
 from listener.terminal import app, configuration
+from listener.tls import BadCertificate
 from pipeline.chores import do_chores
 from pipeline.figures import Figures
 from pipeline.holdings import Unanswered
@@ -41,7 +42,19 @@ log = logging.getLogger(__name__)
 COMMANDS = (cli_studies, cli_deliveries, cli_operation, cli_upkeep, cli_setup, cli_users)
 
 #: What a command may fail with, in words that need no traceback.
-EXPECTED = (CannotServe, ModelError, FetchFailed, Unanswered, Busy, UnknownStudy, Ambiguous, DatabaseAway, OldSchema, parts.SpoolAway)
+EXPECTED = (
+    CannotServe,
+    ModelError,
+    FetchFailed,
+    Unanswered,
+    Busy,
+    UnknownStudy,
+    Ambiguous,
+    DatabaseAway,
+    OldSchema,
+    BadCertificate,
+    parts.SpoolAway,
+)
 
 Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input closes.")]
 
@@ -71,6 +84,7 @@ def serve(context: typer.Context) -> None:
     config = configuration(context)
     logs.configure(json=not sys.stderr.isatty())
     parts.check_model(config)
+    parts.certificate(config)
     stopped = until_told_to_stop()
     with exclusive(parts.data_folder(config) / f"{socket.gethostname()}-serve.lock", "fourview serve"):
         probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
@@ -204,7 +218,6 @@ def web(context: typer.Context, child: Child = False) -> None:
     from listener.metrics import exposition
     from listener.on_demand import Reader
     from listener.reference_api import create_router
-    from listener.tls import BadCertificate
     from listener.web import CannotListen, create_app, run
 
     config, stopped = _role(context, child)
@@ -260,7 +273,7 @@ def web(context: typer.Context, child: Child = False) -> None:
                 certificate=parts.certificate(config),
                 trusted_proxies=config.http.trusted_proxies,
             )
-        except (CannotListen, BadCertificate) as error:
+        except CannotListen as error:
             raise CannotServe(str(error)) from error
         finally:
             stopped.set()

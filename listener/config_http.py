@@ -28,9 +28,17 @@ def _origin(text: str) -> str:
 
 
 def _own_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", text):
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", text) and not _is_address(text):
         raise ValueError("write host names as clients use them, without port, as in fourview.example.org")
     return text.lower()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _network(text: str) -> str:

@@ -51,6 +51,7 @@ class Access:
     host_names: frozenset[str] | None = None  # what Host may say beside the names of loopback, in lower case; None: anything
     origins: frozenset[str] = frozenset()  # other origins whose pages may read and act
     requests_per_minute: float = 0.0  # of a person from an address; 0: any number
+    clock: Callable[[], float] = time.monotonic  # seconds
 
 
 class _Refused(Exception):
@@ -66,10 +67,10 @@ class _Refused(Exception):
 class Door:
     """Around all routes."""
 
-    def __init__(self, app: ASGIApp, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
-        self._clock = clock
+        self._clock = access.clock
         self._requests = Buckets(access.requests_per_minute, access.requests_per_minute) if access.requests_per_minute else None
         self._per_name = Buckets(GUESSES_PER_NAME, GUESSES_PER_NAME)
         self._per_address = Buckets(GUESSES_PER_ADDRESS, GUESSES_PER_ADDRESS)

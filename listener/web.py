@@ -143,6 +143,7 @@ def run(
 
     with listening_socket(host, port) as sock:
         threading.Thread(target=stop, name="stop", daemon=True).start()
+        logger.info("listening host=%s port=%d tls=%s", host, port, "yes" if certificate is not None else "no")
         if certificate is not None:
             threading.Thread(target=certificate.watch, args=[stopped], name="certificate", daemon=True).start()
         server.run(sockets=[sock])

@@ -36,6 +36,12 @@ ae_title = "ARCHIVE"
 host = "10.0.0.1"
 port = 104
 """
+HASH = "$argon2id$v=19$m=65536,t=3,p=4$RTNcuJZtRvLILpPyRkT2ng$2q0R0wLYVnhgDBa5bzMcmdZQYSWlrMh1FaFFRODhb3k"
+USER = f"""[[user]]
+name = "kim"
+role = "viewer"
+password_hash = "{HASH}"
+"""
 DEVICE = """[[device]]
 manufacturer = "Example"
 model = "One"
@@ -187,6 +193,28 @@ def test_passwords_come_from_files(config_file: Path) -> None:
 )
 def test_where_images_are_fetched_from(config_file: Path, study: str, pacs: str, fetch_from: str) -> None:
     assert read(config_file, f"[study]\n{study}\n{pacs}{RULE}").study.fetch_from == fetch_from
+
+
+def test_users_come_with_hashes_that_nothing_shows(config_file: Path) -> None:
+    token, other = "a" * 64, "b" * 64
+    (config_file.parent / "tokens").write_text(f"# of the scanner\nsha256:{token}\n\nsha256:{other}  # of the old one\n", encoding="utf-8")
+    robot = '[[user]]\nname = "robot@여기"\nrole = "admin"\ntoken_file = "tokens"\n'
+    config = read(config_file, f'[http]\nhost = "0.0.0.0"\n{USER}{robot}{RULE}')
+    assert [(user.name, user.role, user.password_hash) for user in config.users] == [("kim", "viewer", HASH), ("robot@여기", "admin", "")]
+    assert config.users[1].token_hashes == (bytes.fromhex(token), bytes.fromhex(other))
+    assert "argon2" not in repr(config) and "token_hashes" not in repr(config)
+    assert read(config_file, RULE).users == ()
+
+
+def test_addresses_of_http_are_written_as_browsers_write_them(config_file: Path) -> None:
+    (config_file.parent / "c.pem").touch()
+    origins = 'cors_origins = ["https://OHIF.example.org:443/", "http://[::1]:3000", "http://h:80"]'
+    names = 'host_names = ["Fourview.Example.org", "10.0.0.5"]\ntrusted_proxies = ["10.0.0.5", "10.1.0.0/16"]'
+    http = read(config_file, f'[http]\ncertificate = "c.pem"\nkey = "c.pem"\n{origins}\n{names}\n{RULE}').http
+    assert http.cors_origins == ("https://ohif.example.org", "http://[::1]:3000", "http://h")
+    assert http.host_names == ("fourview.example.org", "10.0.0.5")
+    assert http.trusted_proxies == ("10.0.0.5/32", "10.1.0.0/16")
+    assert http.certificate == http.key == str(config_file.parent / "c.pem")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
@@ -418,6 +446,33 @@ MISTAKES = [
     ('[site]\ntimezone = "../x"', "config.toml:2: site.timezone: no such time zone; write an IANA name"),
     ('[http]\nhost = "0.0.0.0"', "config.toml:2: http.host: '0.0.0.0' lets other machines read patient data"),
     ('[http]\nhost = "example.org"', "config.toml:2: http.host: 'example.org' lets other machines"),
+    ('[http]\nhost = "example.org"', "config.toml:2: http.host: 'example.org' lets other machines"),
+    ("[http]\nallow_unauthenticated = true\n" + USER, "config.toml:2: http.allow_unauthenticated: there are [[user]] tables, so everybody"),
+    ('[http]\ncertificate = "config.toml"', "config.toml:2: http.certificate: needs key as well"),
+    ('[http]\nkey = "config.toml"', "config.toml:2: http.key: needs certificate as well"),
+    ('[http]\ncertificate = "config.toml"\nkey = "none"', "config.toml:3: http.key: none cannot be read (No such file or directory)"),
+    ('[http]\ncors_origins = ["*"]', "config.toml:2: http.cors_origins: write origins, scheme and host and nothing behind"),
+    ('[http]\ncors_origins = ["null"]', "config.toml:2: http.cors_origins: write origins"),
+    ('[http]\ncors_origins = ["https://a/b"]', "config.toml:2: http.cors_origins: write origins"),
+    ('[http]\ncors_origins = ["https://u:p@a"]', "config.toml:2: http.cors_origins: write origins"),
+    ('[http]\nhost_names = ["a:8080"]', "config.toml:2: http.host_names: write host names as clients use them, without port"),
+    ('[http]\nhost_names = ["*"]', "config.toml:2: http.host_names: write host names"),
+    ('[http]\ntrusted_proxies = ["*"]', "config.toml:2: http.trusted_proxies: write addresses or networks"),
+    ('[http]\ntrusted_proxies = ["10.0.0.5/24"]', "config.toml:2: http.trusted_proxies: write addresses or networks"),
+    ("[http]\nrequests_per_minute = -1", "config.toml:2: http.requests_per_minute: should be greater than or equal to 0"),
+    (USER + USER, "config.toml:6: user.name: there is already a [[user]] of this name"),
+    (USER + "rolle = 'x'", "config.toml:5: user.rolle: unknown key; did you mean role?"),
+    (USER.replace("viewer", "viewr"), "config.toml:3: user.role: should be 'viewer', 'operator' or 'admin'"),
+    (USER.replace("kim", "kim:x"), "config.toml:2: user.name: a name has 1 to 64 letters, digits and . _ @ -"),
+    (USER.replace(HASH, "sesame"), "config.toml:4: user.password_hash: is not as `fourview user hash` prints it"),
+    (USER.replace("argon2id", "argon2i"), "config.toml:4: user.password_hash: is not as `fourview user hash` prints it"),
+    (USER + 'password = "x"', "config.toml:5: user.password: unknown key; did you mean password_hash?"),
+    (USER.replace(HASH, ""), "config.toml:1: user: nobody can log in so; write password_hash (`fourview user hash`) or token_file"),
+    (
+        USER + 'token_file = "none"',
+        "config.toml:5: user.token_file: none cannot be read (No such file or directory); `fourview user token none`",
+    ),
+    (USER + 'token_file = "config.toml"', "config.toml:5: user.token_file: config.toml: line 1 is not as `fourview user token` writes it"),
     ('[store]\nfiles = ""', "config.toml:2: store.files: write a text"),
     ("[store]\nfiles = 3", "config.toml:2: store.files: write a text"),
     ("[store]\nmin_free_gib = -1", "config.toml:2: store.min_free_gib: should be greater than or equal to 0"),
@@ -611,8 +666,13 @@ def test_complaints_never_show_secrets(config_file: Path) -> None:
     text = '[store]\ndatabase = "mysql://u:s3cret@h/n"\n' + "".join(
         PACS.replace("archive", str(number)) + table for number, table in enumerate(tables)
     )
+    users = [
+        'name = "s3cret:x"\nrole = "s3cret"\npassword_hash = "s3cret"',
+        'name = "s3cret"\nrole = "viewer"\npassword = "s3cret"\ntoken_file = "two"',
+    ]
+    text += "".join(f"\n[[user]]\n{user}" for user in users)
     found = complaints(config_file, text + RULE + 'password = "s3cret"')
-    assert len(found) == 9
+    assert len(found) == 14
     assert "s3cret" not in "".join(found)
 
 
