@@ -11,8 +11,9 @@ import asyncio
 import ipaddress
 import logging
 import math
+import re
 import time
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -39,6 +40,8 @@ GUESSES_PER_NAME = 10
 GUESSES_PER_ADDRESS = 60
 #: Each costs 64 MiB and a core for some 0.1 s.
 _PASSWORDS_AT_ONCE = 2
+#: RFC 3986 3.2.2: an IPv6 address in brackets, or a name or IPv4 address; a port.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::\d*)?")
 #: An audit line names no more studies than that; it always says how many there are.
 _MOST_NAMED = 100
 
@@ -224,15 +227,12 @@ def _network(address: str) -> str:
     return str(ipaddress.ip_network((found, 64), strict=False)) if isinstance(found, ipaddress.IPv6Address) else address
 
 
-def names_us(hosts: Collection[str], names: Collection[str]) -> bool:
+def names_us(hosts: Sequence[str], names: Collection[str]) -> bool:
     """Whether the one Host header names loopback or one of `names`, with any port (RFC 9110 7.2)."""
-    if len(hosts) != 1:
+    written = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    if written is None:
         return False
-    [host] = hosts
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
+    name = (written[1] or written[2]).lower()
     found = _ip(name)
     return name in names or name == "localhost" or (found is not None and found.is_loopback)
 

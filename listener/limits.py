@@ -35,10 +35,11 @@ class Buckets:
 
     def _level(self, key: Hashable, now: float) -> float:
         level, since = self._levels.get(key, (self._size, now))
+        if key in self._levels:
+            self._levels.move_to_end(key)  # who goes on trying is not forgotten
         return min(self._size, level + (now - since) * self._per_second)
 
     def _set(self, key: Hashable, level: float, now: float) -> None:
         self._levels[key] = (level, now)
-        self._levels.move_to_end(key)
         while len(self._levels) > MOST_KEYS:
             self._levels.popitem(last=False)
