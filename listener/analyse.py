@@ -14,10 +14,10 @@ from pydicom.errors import InvalidDicomError
 
 from listener.show import printable
 from pipeline.decode import DecodeFailed, Decoder, Frame
+from pipeline.heat_colours import heat_map_picture
 from pipeline.heat_map import over_box
 from pipeline.model import Classifier, ModelCard, ModelError
 from pipeline.pixels import UNIFORM, ModelImage, prepare, preview, uniform
-from pipeline.report import heat_map_picture
 from store.header import read_header
 from store.header_text import UNREADABLE
 from store.view import Dialect, resolve_view

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version as package_version
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -213,10 +214,12 @@ def work(
 @app.command()
 def web(context: typer.Context, child: Child = False) -> None:
     """Answer QIDO-RS, WADO-RS, STOW-RS, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
-    from listener import api, dropped, stow
+    from listener import api, dashboard, dropped, stow
     from listener.keeping import kept_for
     from listener.metrics import exposition
     from listener.on_demand import Reader
+    from listener.pages import Pages
+    from listener.pictures import Pictures
     from listener.reference_api import create_router
     from listener.web import CannotListen, create_app, run
 
@@ -242,6 +245,11 @@ def web(context: typer.Context, child: Child = False) -> None:
         strict=config.dicom.strict,
     )
     reader = Reader(config, parts.open_on_demand(config), files, parts.site_policy(config), entrance.figures, stopped)
+    people = dashboard.create_router(
+        desk,
+        Pictures(search, files),
+        Pages(zone=ZoneInfo(config.site.timezone), language=config.site.language, version=package_version("fourview")),
+    )
     application = create_app(
         results=search,
         file_path=files.path,
@@ -252,6 +260,7 @@ def web(context: typer.Context, child: Child = False) -> None:
             create_router(reader, ready),
             dropped.create_router(reader, files, entrance.figures),
             api.create_router(desk, stopped),
+            people,
         ],
         access=parts.access(config),
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -72,6 +74,10 @@ class Desk:
     def status(self) -> dict[str, Any]:
         """The same as plain values."""
         return self.fares().as_json()
+
+    def throughput(self, since: datetime) -> dict[str, int]:
+        """What was done since then: `images` received, `versions` made, `sent` objects of them."""
+        return asdict(self._condition.throughput(since))
 
     def alerts(self) -> list[dict[str, Any]]:
         """What people are told and what is not settled yet, oldest first."""

@@ -77,6 +77,15 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """What was done since a moment."""
+
+    images: int  # received, own results apart
+    versions: int  # made
+    sent: int  # of the objects of these versions, as often as they were sent
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sender:
     """What came from one calling AE title."""
 
@@ -121,6 +130,21 @@ class Condition:
                 reconciled_at=reconciled.done_at if reconciled is not None else None,
                 reconciled=dict(reconciled.outcome or {}) if reconciled is not None else {},
                 alerts=_alerts(connection),
+            )
+
+    def throughput(self, since: datetime) -> Throughput:
+        """What was done since then. Numbers of rows grow with time: only what came since is counted."""
+        image, version, delivery = tables.instance, tables.version, tables.delivery
+        with self._engine.begin() as connection:
+
+            def count(row: sa.Table, at: sa.Column[Any], *conditions: sa.ColumnElement[bool]) -> int:
+                last = connection.execute(sa.select(row.c.id).where(at < since).order_by(row.c.id.desc()).limit(1)).scalar() or 0
+                return connection.execute(sa.select(sa.func.count()).select_from(row).where(row.c.id > last, *conditions)).scalar_one()
+
+            return Throughput(
+                images=count(image, image.c.received_at, image.c.disposition != Disposition.OWN_RESULT),
+                versions=count(version, version.c.created_at),
+                sent=count(delivery, delivery.c.created_at, delivery.c.sent_at.is_not(None)),
             )
 
     def senders(self) -> list[Sender]:

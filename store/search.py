@@ -19,7 +19,7 @@ from store.leases import living_processes
 from store.look import current_selection, decided, evidence_from, scores_from
 from store.pauses import listed
 from store.rows import unknown_study
-from store.study import HANGING_ORDER, OPERATOR, Candidate, ImageKind, View, ViewEvidence, elect
+from store.study import HANGING_ORDER, OPERATOR, Candidate, ImageKind, Scores, View, ViewEvidence, elect
 from store.view import contradicted_by
 
 
@@ -39,6 +39,15 @@ class StoredObject:
 
 class UnknownRequest(Exception):
     """No request with this id is known; the message says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The files that show an image as one model read it: `preview_file` all of it, `heat_map_file` the rectangle `scores.box`."""
+
+    preview_file: str
+    heat_map_file: str | None
+    scores: Scores
 
 
 class _Header(Mapping[str, Any]):
@@ -105,6 +114,7 @@ class Search:
             images = [_image(one, evidence.get(one.id), scores.get(one.id, [])) for one in received]
             return {
                 **_picked(row, ("study_instance_uid", "state", "state_reason", "revision", "study_date", "due_at")),
+                "patient": _picked(row, ("patient_id", "patient_name", "patient_birth_date")),
                 "doubts": row.doubts or [],
                 **_picked(row, ("first_instance_at", "last_instance_at")),
                 "rule": {
@@ -121,12 +131,13 @@ class Search:
                     {
                         **_picked(one, ("number", "run_id", "outcome", "losers", "warnings", "trained", "created_at")),
                         "model": runs[one.run_id].model,
+                        "model_key": runs[one.run_id].model_key,
                         "selection": runs[one.run_id].selection,
                         "objects": objects.get(one.id, []),
                     }
                     for one in versions
                 ],
-                "deliveries": [_picked(one, _DELIVERY) for one in rows(tables.delivery, tables.delivery.c.id)],
+                "deliveries": [_picked(one, ("id", *_DELIVERY)) for one in rows(tables.delivery, tables.delivery.c.id)],
                 "decisions": [_picked(one, _DECISION) for one in requests],
                 "timeline": [_picked(one, ("at", "text")) for one in rows(tables.timeline, tables.timeline.c.id)],
                 "paused": listed(connection),
@@ -321,6 +332,16 @@ class Search:
         with self._engine.begin() as connection:
             return connection.execute(query).scalar()
 
+    def pictures(self, study_instance_uid: str, score_id: int) -> Pictures | None:
+        """The pictures of one score of a study; None when there is no such score, or no picture of it any more."""
+        row = tables.score
+        mine = sa.and_(row.c.id == score_id, row.c.study_instance_uid == study_instance_uid, row.c.preview_file.is_not(None))
+        with self._engine.begin() as connection:
+            found = connection.execute(sa.select(row.c.preview_file, row.c.heat_map_file, row.c.scores).where(mine)).first()
+        if found is None:
+            return None
+        return Pictures(preview_file=found.preview_file, heat_map_file=found.heat_map_file, scores=scores_from(found.scores))
+
 
 _COUNTS = ("images", "views", "side_from_text", "orientation_contradicts", "pixels_contradict", "doubts")
 _DECISION = ("kind", "person", "why", "parameters", "created_at", "applied_at", "answer")
@@ -440,7 +461,11 @@ def _stored(row: sa.RowMapping) -> StoredObject:
 
 def _score(row: sa.Row[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
+        "id": row.id,
         "model": f"{row.model['name']} {row.model['version']}",
+        "model_key": row.model_key,
+        "engine": row.model["engine"],
+        "trained": row.model["trained"],
         "background": row.background,  # only compared: no version is made of it
         "state": row.state,
         "error": row.error,
@@ -455,6 +480,8 @@ def _score(row: sa.Row[Any]) -> dict[str, Any]:
             "all_probabilities": dict(zip(scores.classes, scores.probabilities, strict=True)),
             "box": list(scores.box),
             "warnings": list(scores.warnings),
+            "preview": row.preview_file is not None,
+            "heat_map": row.heat_map_file is not None,
         }
     return found
 

@@ -29,9 +29,11 @@ from reports_made import (
     withdrawn_report,
 )
 
-from pipeline.report import Report, ReportedView, build, heat_colours, heat_map_picture, page, typeface
+from pipeline import heat_colours
+from pipeline.heat_colours import heat_map_picture
+from pipeline.report import Report, ReportedView, build, page, typeface
 from pipeline.report.remarks import further_notes, remarks, weighty_notes
-from pipeline.report.wording import ENGLISH
+from pipeline.wording import ENGLISH
 from store.study import HANGING_ORDER, Outcome, View
 
 Verified = Callable[[bytes], list[str]]

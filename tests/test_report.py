@@ -32,7 +32,8 @@ from reports_made import (
     withdrawn_report,
 )
 
-from pipeline.report import COPIED_KEYWORDS, build, copied_header, wording
+from pipeline import wording
+from pipeline.report import COPIED_KEYWORDS, build, copied_header
 from pipeline.report.uids import derived_uid
 from store.study import HANGING_ORDER, Installation, ModelIdentity, Outcome, Predecessor, View
 from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS

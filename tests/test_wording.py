@@ -11,9 +11,10 @@ import pytest
 from PIL import ImageFont
 from reports_made import MODEL, VARIANTS
 
-from pipeline.report import typeface, wording
+from pipeline import wording
+from pipeline.report import typeface
 from pipeline.report.remarks import remarks
-from pipeline.report.wording import ENGLISH, KOREAN, Wording
+from pipeline.wording import ENGLISH, KOREAN, Wording
 from store.study import HANGING_ORDER, RANKING, Outcome, View
 
 FONTS = Path(typeface.__file__).parent / "fonts"

@@ -12,12 +12,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pipeline.report.header import COPIED_KEYWORDS, copied_header
-from pipeline.report.heat_colours import heat_map_picture
 from pipeline.report.page import build_page
 from pipeline.report.structured_report import build_structured_report
 from pipeline.report.values import BuiltObject, Report, ReportedView
 
-__all__ = ["COPIED_KEYWORDS", "WRITER_VERSION", "BuiltObject", "Report", "ReportedView", "build", "copied_header", "heat_map_picture"]
+__all__ = ["COPIED_KEYWORDS", "WRITER_VERSION", "BuiltObject", "Report", "ReportedView", "build", "copied_header"]
 
 #: Enters the cause of every version: raise it whenever the same report would give other bytes (wording, codes, drawing, fonts).
 WRITER_VERSION = "3"

@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from pipeline.report import uids, wording
+from pipeline import wording
+from pipeline.report import uids
 from pipeline.report.values import Report
 
 PRODUCT = "Fourview"

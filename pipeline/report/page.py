@@ -14,12 +14,12 @@ from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from pipeline.heat_colours import COLOURS, Bytes, in_view
 from pipeline.report import header
-from pipeline.report.heat_colours import COLOURS, Bytes, in_view
 from pipeline.report.remarks import further_notes, version_line, weighty_notes, withdrawal_notes
 from pipeline.report.typeface import cut, drawable, font, width, wrapped
 from pipeline.report.values import Report, ReportedView
-from pipeline.report.wording import NORMAL_CLASS, Wording
+from pipeline.wording import NORMAL_CLASS, Wording
 from store.study import HANGING_ORDER, Scores, View
 
 SERIES_NUMBER = 9102

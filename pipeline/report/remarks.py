@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from pipeline.report import header
 from pipeline.report.values import Report
-from pipeline.report.wording import ENGLISH, NORMAL_CLASS
+from pipeline.wording import ENGLISH, NORMAL_CLASS
 from store.study import OPERATOR
 
 #: The first rule of `store.study.elect` that chooses among exposures which are equal by everything that says how good they are.

@@ -18,7 +18,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, DigitalMammographyXRayImageStorageForPresentation
 
-from pipeline.report import header, uids, wording
+from pipeline import wording
+from pipeline.report import header, uids
 from pipeline.report.remarks import remarks
 from pipeline.report.values import Report, ReportedView
 from store.study import Outcome, Scores, digest

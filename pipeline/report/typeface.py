@@ -1,8 +1,8 @@
 """The typeface of the page: Noto Sans KR, regular and bold, which travels with the project so that no machine's fonts enter the bytes.
 
 The files in `fonts/` are a subset of Noto Sans CJK (SIL Open Font License 1.1, beside them) with the glyphs of `characters.txt`: ASCII, the
-letters of Latin-1, and what the Korean sentences of `wording` need. After a change of those sentences, `characters.txt` is completed and
-the subset is made anew by fontTools from Debian's package fonts-noto-cjk 20220127, for Regular and for Bold:
+letters of Latin-1, and what the Korean sentences of `pipeline.wording` need. After a change of those sentences, `characters.txt` is
+completed and the subset is made anew by fontTools from Debian's package fonts-noto-cjk 20220127, for Regular and for Bold:
 
     pyftsubset /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc --font-number=1 --text-file=characters.txt --layout-features= \\
         --no-hinting --desubroutinize --name-IDs=0,1,2,3,4,5,6,13,14 --output-file=NotoSansKR-Regular.otf

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from pydicom.dataset import Dataset
 
-from pipeline.report import wording
+from pipeline import wording
 from store.study import HANGING_ORDER, Installation, Loser, ModelIdentity, Outcome, Predecessor, Scores, View, ViewEvidence
 
 

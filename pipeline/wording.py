@@ -83,15 +83,19 @@ class Wording:
 
     def meaningless(self, model: ModelIdentity) -> str:
         """The warning over numbers that mean nothing; "" when the model is a trained one."""
-        if model.engine == "simulated":
+        return self.meaningless_of(engine=model.engine, trained=model.trained)
+
+    def meaningless_of(self, *, engine: str, trained: bool) -> str:
+        """The same, of a model of which no more is known."""
+        if engine == "simulated":
             return self.simulated
-        return "" if model.trained else self.untrained
+        return "" if trained else self.untrained
 
     def class_name(self, class_name: str) -> str:
         """A class as people call it."""
         return self.class_names.get(class_name, class_name)
 
-    def _qualified(self, class_name: str) -> str:
+    def qualified(self, class_name: str) -> str:
         """A class that scored highest; Normal never without saying what is meant by it."""
         return self.normal_alone if class_name == NORMAL_CLASS else self.class_name(class_name)
 
@@ -145,7 +149,7 @@ class Wording:
 
     def scored_otherwise(self, view: View, class_name: str, uid: str) -> str:
         """A passed-over image that contradicts the one that was used: it may show what the other does not. `uid` may be its end only."""
-        return self.other_class.format(view=view, class_name=self._qualified(class_name), uid=uid)
+        return self.other_class.format(view=view, class_name=self.qualified(class_name), uid=uid)
 
     def several_exposures(self, view: View, losers: Iterable[Loser]) -> str:
         """Which rules chose among exposures of one view that are equal by everything that says how good they are."""
