@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -29,7 +31,7 @@ from listener.config import load
 from listener.door import Access, Door, address_of, is_from_elsewhere, names_us
 from listener.limits import MOST_KEYS, Buckets
 from listener.tls import BadCertificate, Certificate
-from listener.users import Role, Users
+from listener.users import Role, Users, new_token
 from listener.web import create_app
 from listener.who import at_least
 
@@ -468,3 +470,55 @@ def test_the_check_warns_of_open_doors(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "one.pem", tmp_path / "one.key")
     bad, line = findings(tmp_path, tls)
     assert bad.startswith("FAIL TLS: ")
+
+
+def test_a_real_web_process_with_users_and_tls(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    certificate, _ = make_certificate(tmp_path, "one")
+    (tmp_path / "card.toml").write_text(SIMULATED_CARD)
+    token, line = new_token()
+    (tmp_path / "tokens").write_text(line)
+    port = free_port()
+    user = '[[user]]\nname = "kim"\nrole = "viewer"\ntoken_file = "tokens"\n'
+    http = f"[http]\nport = {port}\ncertificate = 'one.pem'\nkey = 'one.key'\n"
+    (tmp_path / "config.toml").write_text(f"{http}[model]\ncard = 'card.toml'\nallow_untrained = true\n{RULE}{user}")
+    parts.upgrade_database(load(tmp_path / "config.toml", {}))
+    command = [sys.executable, "-m", "listener.cli", "--config", str(tmp_path / "config.toml"), "web"]
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stderr=out, stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1])
+    try:
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=ssl.create_default_context(cafile=certificate)) as client:
+            _until(lambda: b"listening" in log.read_bytes() or process.poll() is not None)
+            _until(lambda: _answers(client, "/healthz"))
+            assert client.get("/dicom-web/studies").status_code == 401
+            client.headers["Authorization"] = f"Bearer {token}"
+            assert client.get("/metrics").status_code == 200
+            assert client.get("/dicom-web/studies").status_code == 204
+            assert client.post("/dicom-web/studies/1.2.3").status_code == 403
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+    said = [json.loads(line) for line in log.read_text().splitlines()]
+    [audit] = [one for one in said if one["logger"] == "listener.audit"]
+    wanted = {"person": "kim", "role": "viewer", "address": "127.0.0.1", "method": "POST", "status": "403", "study_instance_uid": "1.2.3"}
+    assert wanted.items() <= audit.items()
+    assert token not in log.read_text() and line.removeprefix("sha256:") not in log.read_text()
+
+
+def _answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+def test_serve_ends_at_once_with_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
+    """And not again and again, a web process at a time."""
+    (tmp_path / "card.toml").write_text(SIMULATED_CARD)
+    (tmp_path / "bad.pem").write_text("no certificate")
+    http = "[http]\ncertificate = 'bad.pem'\nkey = 'bad.pem'\n"
+    (tmp_path / "config.toml").write_text(f"{http}[model]\ncard = 'card.toml'\nallow_untrained = true\n{RULE}")
+    command = [sys.executable, "-m", "listener.cli", "--config", str(tmp_path / "config.toml"), "serve"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 1
+    assert "are not a certificate in PEM and its key" in done.stderr and "Traceback" not in done.stderr
