@@ -24,17 +24,16 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from listener.audit import SAFE_METHODS, Audit
 from listener.limits import Buckets
 from listener.users import Password, Person, Token, Users, credentials
 from listener.who import ANYBODY
 
 log = logging.getLogger(__name__)
-audit = logging.getLogger("listener.audit")
 
 #: What asks these has no password, and they tell nothing of a patient.
 OPEN = frozenset({"/healthz", "/readyz"})
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="Fourview", charset="UTF-8"'}
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Wrong passwords for one name from one address, and for all names from one: so many at once, and so many a minute.
 GUESSES_PER_NAME = 10
 GUESSES_PER_ADDRESS = 60
@@ -42,8 +41,6 @@ GUESSES_PER_ADDRESS = 60
 _PASSWORDS_AT_ONCE = 2
 #: RFC 3986 3.2.2: an IPv6 address in brackets, or a name or IPv4 address; a port.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::\d*)?")
-#: An audit line names no more studies than that; it always says how many there are.
-_MOST_NAMED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +74,7 @@ class Door:
         self._requests = Buckets(access.requests_per_minute, access.requests_per_minute) if access.requests_per_minute else None
         self._per_name = Buckets(GUESSES_PER_NAME, GUESSES_PER_NAME)
         self._per_address = Buckets(GUESSES_PER_ADDRESS, GUESSES_PER_ADDRESS)
+        self._audit = Audit()
         self._checks: dict[tuple[str, bytes], asyncio.Task[Person | None]] = {}
         self._limiter: CapacityLimiter | None = None
 
@@ -98,7 +96,7 @@ class Door:
 
         async def send_audited(message: Message) -> None:
             if message["type"] == "http.response.start" and person is not None:
-                _tell_audit(scope, person, address, message["status"])
+                self._audit.tell(scope, person, address, message["status"], self._clock())
             await send(message)
 
         await self._app(scope, receive, send_audited)
@@ -177,33 +175,6 @@ class Door:
 
 def _too_many(wait: float, what: str) -> _Refused:
     return _Refused(HTTPStatus.TOO_MANY_REQUESTS, f"too many {what}", {"Retry-After": str(math.ceil(wait))})
-
-
-def _tell_audit(scope: Scope, person: Person, address: str, status: int) -> None:
-    """One line for a look at a patient that was granted, for one that the role forbids, and for whatever is no mere look."""
-    named = [str(value) for key, value in scope.get("path_params", {}).items() if key in ("study_instance_uid", "uid")]
-    studies = [*named, *(uid for uid in scope["state"].get("studies", ()) if uid not in named)]
-    if scope["method"] in SAFE_METHODS and (not studies or (status >= HTTPStatus.BAD_REQUEST and status != HTTPStatus.FORBIDDEN)):
-        return
-    key = "study_instance_uid" if len(studies) < 2 else "study_instance_uids"
-    # The raw path is still percent-encoded and can forge nothing; the query, which may name a patient, is left out.
-    audit.info(
-        "event=audit person=%s role=%s address=%s method=%s status=%d studies=%d %s=%s path=%s",
-        person.name,
-        person.role,
-        address,
-        scope["method"],
-        status,
-        len(studies),
-        key,
-        ",".join(_printable(uid) for uid in studies[:_MOST_NAMED]) or "-",
-        scope.get("raw_path", b"").decode("latin-1")[:300],
-    )
-
-
-def _printable(uid: str) -> str:
-    """What stands in a path may be anything."""
-    return "".join(one if (one.isascii() and one.isalnum()) or one == "." else "?" for one in uid[:64])
 
 
 @lru_cache(maxsize=4096)

@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute, Route
 from typer.testing import CliRunner
 
 from listener import cli, parts, users, web
+from listener.audit import MOST_NAMED, SAME_LOOK_SECONDS, Audit
 from listener.config import load
 from listener.door import GUESSES_PER_ADDRESS, GUESSES_PER_NAME, Access
 from listener.terminal import app as program
@@ -429,6 +430,33 @@ def test_each_look_at_a_patient_is_told(house: House, told: Callable[[], list[st
     assert line.startswith(f"{who} status=200 studies=2 study_instance_uids=") and line.endswith(" path=/dicom-web/instances")
     assert study in line and uid("other") in line
     assert "Doe" not in "".join(record.getMessage() for record in caplog.records if record.name.startswith("listener"))
+
+
+def test_a_page_that_stays_open_is_told_now_and_then(house: House, told: Callable[[], list[str]]) -> None:
+    for seconds in (0, 5, SAME_LOOK_SECONDS - 6, 2):
+        house.now += seconds
+        assert house.get("/dicom-web/studies", bearer("viewer")).status_code == 200
+    assert len(told()) == 2
+    assert house.get("/dicom-web/studies", bearer("admin")).status_code == 200
+    assert house.get("/dicom-web/series", bearer("admin")).status_code == 200
+    assert house.get("/dicom-web/studies?limit=1", bearer("admin")).status_code == 200  # other studies
+    assert len(told()) == 5
+    for _ in range(2):  # acts are told each time
+        assert house.post("/acts/1.2", basic("admin")).status_code == 200
+    assert len(told()) == 7
+
+
+def test_many_studies_are_counted_and_not_all_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    scope = {"method": "GET", "raw_path": b"/", "path_params": {}, "state": {"studies": [f"1.{number}" for number in range(1000)]}}
+    audit = Audit()
+    for now in (0.0, 1.0):
+        audit.tell(scope, Person(name="kim", role=Role.VIEWER), "10.0.0.1", 200, now)
+    [line] = caplog.messages
+    assert " studies=1000 study_instance_uids=1.0,1.1," in line and line.count(",") == MOST_NAMED - 1
+    for number in range(5000):
+        audit.tell(scope | {"raw_path": str(number).encode()}, Person(name="kim", role=Role.VIEWER), "10.0.0.1", 200, 1.0)
+    assert len(audit._told) == 1024
 
 
 def test_who_saw_nobody_is_not_told(house: House, told: Callable[[], list[str]]) -> None:
