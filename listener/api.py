@@ -25,13 +25,13 @@ from listener import reread
 from listener.desk import Desk, NotScheduled, forgotten_as_json
 from listener.show import json_value
 from listener.who import Person, Role, at_least, speaks_of
-from store.archive import AnotherRequest
 from store.database import OldSchema
 from store.forget import Forgotten
 from store.grouping import Release, RequestKind
 from store.ledger import DeliveryState
 from store.listing import Wanted
 from store.pauses import Paused
+from store.requests import AnotherRequest
 from store.rows import Busy, UnknownStudy
 from store.search import UnknownRequest
 from store.study import StudyState

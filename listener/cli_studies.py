@@ -13,7 +13,7 @@ import typer
 
 from listener import parts, reread
 from listener.config import Config
-from listener.desk import Desk
+from listener.desk import Desk, UnknownDestination
 from listener.fetch import fetch_and_keep
 from listener.serve import CannotServe
 from listener.show import in_words, printable
@@ -169,6 +169,23 @@ def withdraw(
     _decide(configuration(context), study, RequestKind.WITHDRAW, wait_seconds, why=reason)
 
 
+@app.command()
+def send(
+    context: typer.Context,
+    study: str,
+    to: Annotated[list[str] | None, typer.Option("--to", metavar="PACS", help="A [[pacs]] to send to; default: as rules say.")] = None,
+    reason: Reason = "",
+    wait_seconds: Annotated[float, typer.Option("--wait", help="How long to wait for the worker's answer, in seconds.")] = 300.0,
+) -> None:
+    """Send the results of a study whatever the rules say: one that was read on demand, or that the rules ignore."""
+    desk = Desk(configuration(context))
+    try:
+        request_id = desk.send(study, person=getpass.getuser(), why=reason, send_to=to or ())
+    except UnknownDestination as error:
+        raise typer.BadParameter(str(error), param_hint="--to") from None
+    _tell(desk, study, request_id, wait_seconds)
+
+
 def _assigned(text: str) -> tuple[str, View]:
     sop_instance_uid, _, name = text.partition("=")
     known = {view.value: view for view in View}
@@ -183,6 +200,11 @@ def _decide(
     """Ask, wait, print what came of it."""
     desk = Desk(config)
     request_id = desk.ask(study_instance_uid, kind, person=getpass.getuser(), why=why, release=release)
+    _tell(desk, study_instance_uid, request_id, wait_seconds)
+
+
+def _tell(desk: Desk, study_instance_uid: str, request_id: str, wait_seconds: float) -> None:
+    """Wait and print what came of it."""
     done, words = _came(desk, request_id, wait_seconds)
     print(printable(f"{study_instance_uid}: {words}"), file=sys.stdout if done else sys.stderr)
     if not done:

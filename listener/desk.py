@@ -28,6 +28,7 @@ from store.forget import Forgetting, Forgotten
 from store.grouping import Release, RequestKind
 from store.ledger import DeliveryState, Ledger
 from store.listing import Listing, Page, Wanted
+from store.on_demand import OnDemand
 from store.pauses import Paused, Pauses
 from store.search import Search
 
@@ -37,6 +38,10 @@ LOOK_SECONDS = 0.1
 
 class NotScheduled(Exception):
     """Nobody compares with the PACS by himself here; the message says what to do."""
+
+
+class UnknownDestination(Exception):
+    """No [[pacs]] has that name; the message says which there are."""
 
 
 class Desk:
@@ -132,6 +137,22 @@ class Desk:
         self._archive.request(study_instance_uid, kind, request_id=request_id, person=person, why=why, release=release, card=card)
         return request_id
 
+    def send(self, study_instance_uid: str, *, person: str, why: str = "", send_to: Sequence[str] = (), request_id: str = "") -> str:
+        """Ask for a study's results to be sent whatever the rules say, with what was read of it on demand; the id of the request.
+
+        To the [[pacs]] of these names; if none is named, where its rule sends it, else where the first rule that analyses sends, else to
+        every [[pacs]] that takes results. Raises UnknownStudy, UnknownDestination, AnotherRequest.
+        """
+        names = [pacs.name for pacs in self._config.pacs]
+        if unknown := [name for name in send_to if name not in names]:
+            raise UnknownDestination(f"no [[pacs]] is named {unknown[0]}; there are {', '.join(names) or 'none'}")
+        by_rules = next((rule.send_to for rule in self._config.rules if rule.action == "analyse" and rule.send_to), ())
+        otherwise = by_rules or tuple(pacs.name for pacs in self._config.pacs if pacs.results)
+        request_id = request_id or uuid.uuid4().hex
+        where = {"send_to": tuple(dict.fromkeys(send_to)), "otherwise": otherwise}
+        self._on_demand.send(study_instance_uid, request_id=request_id, person=person, why=why, **where)
+        return request_id
+
     def answer(self, request_id: str) -> dict[str, Any]:
         """What came of a request so far. Raises UnknownRequest.
 
@@ -219,6 +240,10 @@ class Desk:
     @cached_property
     def _archive(self) -> Archive:
         return parts.open_archive(self._config)
+
+    @cached_property
+    def _on_demand(self) -> OnDemand:
+        return parts.open_on_demand(self._config)
 
     @cached_property
     def _search(self) -> Search:

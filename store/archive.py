@@ -6,7 +6,6 @@ read once per transaction; tests pass their own.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store import acts, tables
+from store import requests, tables
 from store.database import database_now, insert_or_ignore
 from store.forget import forgotten
 from store.grouping import Release, RequestKind
@@ -24,7 +23,7 @@ from store.header import indexed_values
 from store.images import Disposition
 from store.ledger import DEAD, GIVEN_UP, DeliveryState
 from store.look import UNSEEN, Decide, Look, Reading, ReadView, header_columns
-from store.on_demand import came_after_all, only_on_demand
+from store.on_demand import beginning, came_after_all, only_on_demand
 from store.rows import AT_REST, CANNOT_KEEP, Busy, Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
 from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
 from store.view import Resolved
@@ -33,10 +32,6 @@ log = logging.getLogger(__name__)
 
 #: A withdrawal that could not be written is tried again after this long.
 WITHDRAWAL_RETRY_SECONDS = 900.0
-
-
-class AnotherRequest(Exception):
-    """A request id under which something else was asked for already; the message says so."""
 
 
 class _IsForgotten(Exception):
@@ -152,12 +147,8 @@ class Archive:
                 )
             ).first()
             first = {
-                "state": StudyState.COLLECTING,
+                **beginning(now),
                 "generation": 1,
-                "due_at": now,
-                "first_instance_at": now,
-                "last_instance_at": now,
-                "collecting_since": now,
                 "patient_id": reception.patient_id,
                 "issuer_of_patient_id": reception.issuer_of_patient_id,
                 "patient_name": reception.patient_name,
@@ -188,7 +179,7 @@ class Archive:
                 return kept
             changes: dict[str, Any] = {"last_instance_at": now}
             if begins:
-                changes |= {**first, "generation": study.generation + 1, "state_reason": ""}
+                changes |= {**first, "generation": study.generation + 1}
             elif kept is Kept.NEW and not new_study:
                 # An ignored object changes nothing but the waiting time; an image must be looked at.
                 changes |= {"generation": study.generation + 1}
@@ -457,18 +448,12 @@ class Archive:
         with self._engine.begin() as connection:
             now = self._clock(connection)
             study = lock_study(connection, study_instance_uid)
-            values = {"request_id": request_id, "study_instance_uid": study_instance_uid, "kind": kind, "person": person, "why": why}
             # asdict would keep the views as members of an Enum, which JSON writes as their texts anyway.
-            asked = {"parameters": asdict(release)} if release is not None else {"parameters": {"card": card}} if card else {}
-            if insert_or_ignore(connection, tables.decision, {**values, **asked, "created_at": now}):
-                change_study(connection, study_instance_uid, generation=study.generation + 1)
-                what = f"{person} asked to {kind}" + (f" {release}" if release is not None and str(release) else "")
-                say(connection, study.study_instance_uid, now, what, why)
-                # Only the kinds of choices: UIDs would say something of a study that is forgotten later.
-                chosen = {"card": card} if card else {"choices": [word for word in str(release or "").split() if word.startswith("--")]}
-                acts.record(connection, now, person=person, what=kind, why=why, study_instance_uid=study_instance_uid, parameters=chosen)
-            elif not _same_request(connection, {"parameters": None, **values, **asked}):
-                raise AnotherRequest(f"the request id {request_id} stands for another request already: take a new one")
+            asked = asdict(release) if release is not None else {"card": card} if card else None
+            # Only the kinds of choices: UIDs would say something of a study that is forgotten later.
+            chosen = {"card": card} if card else {"choices": [word for word in str(release or "").split() if word.startswith("--")]}
+            who = {"request_id": request_id, "kind": kind, "person": person, "why": why}
+            requests.ask(connection, study, now, **who, parameters=asked, said=str(release or ""), recorded=chosen)
 
     # ------------------------------------------------------------------------------------------------------------ internals
 
@@ -498,13 +483,6 @@ def give_up(connection: sa.Connection, study: sa.Row[Any], reason: str, now: dat
         say(connection, uid, now, "withdrawn", reason + ("; it is tried again" if values["due_at"] else ""))
     else:
         move(connection, study, Event.DOUBT, reason, now, **values)
-
-
-def _same_request(connection: sa.Connection, values: Mapping[str, Any]) -> bool:
-    """Whether what stands under a request id are these values of its row."""
-    row = tables.decision
-    found = connection.execute(sa.select(*(row.c[name] for name in values)).where(row.c.request_id == values["request_id"])).one()
-    return bool(dict(found._mapping) == json.loads(json.dumps(values)))  # as the database gives JSON back
 
 
 def _selected(read: ReadView) -> dict[str, Any]:

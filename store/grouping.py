@@ -19,6 +19,7 @@ from store.study import (
     Election,
     Event,
     ImageKind,
+    Overruled,
     Policy,
     Ruling,
     StudyState,
@@ -65,6 +66,7 @@ class RequestKind(StrEnum):
     REPROCESS = "reprocess"
     RELEASE = "release"
     WITHDRAW = "withdraw"
+    SEND = "send"  # whatever the rules say
     CORRECT = "correct"  # asked by a destination's answer, not by a person: the patient's values were corrected there
 
 
@@ -78,6 +80,8 @@ class Request:
     why: str = ""
     release: Release = Release()
     card: str = ""  # of a reprocess: path of the model card that shall read it this time; "" for the rule's
+    send_to: tuple[str, ...] = ()  # of a send: where to; () for where the rule says
+    otherwise: tuple[str, ...] = ()  # of a send: where to when neither says anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,8 +279,29 @@ class _Course:
             self._move(step.event, step.reason)
 
     def _rule(self, *, released: bool = False, card: str = "") -> Ruling | None:
-        """What the rules say, written down; None when no header could be read. The image that stands for the study does not depend on the
-        order of arrival. `released`: a person overrules a rule that holds. `card`: a person names another model card."""
+        """What the rules say, written down; None when no header could be read. `released`: a person overrules a rule that holds. `card`: a
+        person names another model card."""
+        ruling = self._ruling(released=released)
+        if ruling is not None:
+            self._change(
+                rule_name=ruling.rule_name,
+                rule_hash=ruling.rule_hash,
+                rule_action=str(ruling.action),
+                rule_reason=ruling.reason,
+                rule_values=dict(ruling.values),
+                rule_send_to=list(ruling.send_to),
+                rule_slots=[str(view) for view in ruling.slots],
+                card=card or ruling.card,
+                rule_priority=ruling.priority,
+            )
+        return ruling
+
+    def _ruling(self, *, released: bool = False) -> Ruling | None:
+        """What the rules say, and people who overrule them. The image that stands for the study does not depend on the order of arrival.
+
+        A study that a person has sent is no longer ignored, or what comes later would leave a result in the PACS that no longer holds.
+        A rule that holds it still does: then a person is asked again.
+        """
         chosen = [candidate.instance_id for _, candidate in self.judged.election.winners]
         if not chosen:
             readable = sorted((one for one in self.at.images if one.evidence and one.readable), key=lambda one: one.sop_instance_uid)
@@ -284,19 +309,12 @@ class _Course:
         if not chosen:
             return None
         ruling = self.decide(chosen, self.judged.election.filled, self.judged.evidence[chosen[0]].kind)
-        action = "analyse" if released and ruling.action == "hold" else str(ruling.action)
-        self._change(
-            rule_name=ruling.rule_name,
-            rule_hash=ruling.rule_hash,
-            rule_action=action,
-            rule_reason=f"{ruling.reason}; a person released it" if action != ruling.action else ruling.reason,
-            rule_values=dict(ruling.values),
-            rule_send_to=list(ruling.send_to),
-            rule_slots=[str(view) for view in ruling.slots],
-            card=card or ruling.card,
-            rule_priority=ruling.priority,
-        )
-        return ruling
+        sent_to = self.at.decisions.send_to
+        overruled = {"hold": "a person released it" if released else "", "ignore": "a person sends it" if sent_to else ""}
+        why = overruled.get(str(ruling.action), "")
+        if not (why or sent_to):
+            return ruling
+        return Overruled.of(ruling, send_to=tuple(dict.fromkeys((*ruling.send_to, *sent_to))), why=why)
 
     def _freeze(self, event: Event, reason: str, *, by_request: bool) -> None:
         eligible = self.judged.eligible
@@ -339,7 +357,9 @@ class _Course:
         for request in self.at.requests:
             if request.request_id in self.found.answers:
                 continue
-            if self.at.frozen is not None and request.kind is not RequestKind.CORRECT:
+            if request.kind is RequestKind.SEND:
+                self._answer(request, self._send(request))
+            elif self.at.frozen is not None and request.kind is not RequestKind.CORRECT:
                 self._answer(request, Answer(accepted=False, text="it is being analysed already"))
             elif request.kind is RequestKind.CORRECT:
                 self._answer(request, self._correct())
@@ -356,6 +376,25 @@ class _Course:
         if doubts := self._doubts(self.judged):
             return Answer(accepted=False, text=f"refused: {listed(doubts)}")
         return self._go_on("a person asked to reprocess", card=request.card)
+
+    def _send(self, request: Request) -> Answer:
+        if doubts := self._doubts(self.judged):
+            return Answer(accepted=False, text=f"refused: {listed(doubts)}")
+        ruling = self._ruling()
+        to = request.send_to or (ruling.send_to if ruling is not None else ()) or request.otherwise
+        if not to:
+            return Answer(accepted=False, text="refused: nothing says where to send it; name a [[pacs]]")
+        before, decisions = self.at, Decisions(send_to=to)
+        self.at = replace(self.at, decisions=self.at.decisions.then(decisions))
+        if self.at.frozen is not None:
+            # It was asked for at the same time as to be read: what is read goes there.
+            self._rule(released=True, card=self.found.changes.get("card", ""))
+            return Answer(accepted=True, text="accepted", decisions=decisions)
+        answer = self._go_on(f"a person sends it to {', '.join(to)}", released=True)
+        if not answer.accepted:
+            self.at = before
+            return answer
+        return replace(answer, decisions=decisions)
 
     def _correct(self) -> Answer:
         """A destination has corrected the patient: what was said is said again under the corrected values, by the scores that there are."""

@@ -100,7 +100,7 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
-    """What people decided about a study's images."""
+    """What people decided about a study and its images."""
 
     excluded: frozenset[str] = frozenset()  # SOP Instance UIDs
     assigned: Mapping[str, View] = field(default_factory=dict)  # SOP Instance UID -> view
@@ -108,6 +108,7 @@ class Decisions:
     dropped_files: frozenset[int] = frozenset()  # the other receptions of those images
     patients: tuple[Patient, ...] = ()  # accepted as one
     patient_of: int | None = None  # the reception whose patient the results name
+    send_to: tuple[str, ...] = ()  # where the results go, whatever the rules say
 
     def then(self, later: Decisions) -> Decisions:
         """Both; the later one wins."""
@@ -119,6 +120,7 @@ class Decisions:
             dropped_files=(self.dropped_files - later.chosen_files) | later.dropped_files,
             patients=tuple(dict.fromkeys((*self.patients, *later.patients))),
             patient_of=later.patient_of if later.patient_of is not None else self.patient_of,
+            send_to=tuple(dict.fromkeys((*self.send_to, *later.send_to))),
         )
 
 

@@ -151,6 +151,7 @@ def decisions_from(stored: Mapping[str, Any]) -> Decisions:
         chosen_files=frozenset(stored["chosen_files"]),
         patients=tuple(Patient(**one) for one in stored["patients"]),
         patient_of=stored["patient_of"],
+        send_to=tuple(stored.get("send_to", ())),  # earlier releases stored none
     )
 
 
@@ -225,6 +226,7 @@ def _stored(decisions: Decisions) -> dict[str, Any]:
         "chosen_files": sorted(decisions.chosen_files),
         "patients": [asdict(one) for one in decisions.patients],
         "patient_of": decisions.patient_of,
+        "send_to": list(decisions.send_to),
     }
 
 
@@ -239,7 +241,14 @@ def _request(row: sa.Row[Any]) -> Request:
         use_file=tuple(asked.get("use_file", ())),
     )
     return Request(
-        request_id=row.id, kind=RequestKind(row.kind), person=row.person, why=row.why, release=release, card=asked.get("card", "")
+        request_id=row.id,
+        kind=RequestKind(row.kind),
+        person=row.person,
+        why=row.why,
+        release=release,
+        card=asked.get("card", ""),
+        send_to=tuple(asked.get("send_to", ())),
+        otherwise=tuple(asked.get("otherwise", ())),
     )
 
 

@@ -1,7 +1,7 @@
 """Images that are read because a person asked for it, not because they were sent: kept as instances of their study that no look at it sees.
 
 They are scored, stored and shown, and nothing follows from them: no rule is asked, no slot filled, no version made, nothing sent. Such an
-image that is sent afterwards counts as received like any other; the score that it has already is its score.
+image that is sent afterwards, or whose study a person has sent, counts as received like any other; the score that it has is its score.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from store import tables
+from store import requests, tables
 from store.database import database_now, insert_or_ignore
 from store.forget import forgotten
+from store.grouping import RequestKind
 from store.images import Disposition
 from store.look import AGAIN, FIRST, ask_for_score, header_columns, scores_from
 from store.rows import CANNOT_KEEP, Busy, UnknownStudy, change_study, lock_study, say
@@ -103,6 +104,46 @@ class OnDemand:
                 written.append(asked)  # the last statement: what comes is the commit
             return asked
 
+    def send(
+        self,
+        study_instance_uid: str,
+        *,
+        request_id: str,
+        person: str,
+        why: str = "",
+        send_to: Sequence[str] = (),
+        otherwise: Sequence[str] = (),
+    ) -> None:
+        """Ask for a study's results to be sent, whatever the rules say of it; a worker applies and answers it.
+
+        What was read of it on demand counts as received from now on; when pixels of that are gone, the request is refused at once. It is
+        sent to `send_to`; if that names nothing, where the study's rule sends it, or to `otherwise` when no rule does. The same once more
+        under the same `request_id` is asked once. Raises UnknownStudy, AnotherRequest.
+        """
+        row, kind = tables.instance, RequestKind.SEND
+        with self._engine.begin() as connection:
+            now = self._clock(connection)
+            study = lock_study(connection, study_instance_uid)
+            where = {"send_to": list(send_to), "otherwise": list(otherwise)}
+            said = f"to {', '.join(send_to)}" if send_to else ""
+            who = {"request_id": request_id, "kind": kind, "person": person, "why": why}
+            if not requests.ask(connection, study, now, **who, parameters=where, said=said, recorded={"send_to": list(send_to)}):
+                return
+            if gone := _without_pixels(connection, study_instance_uid):
+                reason = (
+                    f"the pixels of {gone} of the images that were read on demand are no longer here: drop these images again, or fetch "
+                    "them with `fourview reprocess --from-orthanc`"
+                )
+                requests.refuse(connection, study_instance_uid, now, request_id, kind, reason)
+                return
+            begins = only_on_demand(connection, study)
+            read = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.disposition == Disposition.ON_DEMAND)
+            values = {"disposition": Disposition.RECEIVED, "disposition_reason": "", "received_at": now}
+            count = connection.execute(sa.update(row).where(read).values(**values)).rowcount
+            if count:
+                say(connection, study_instance_uid, now, f"{count} images that were read on demand count as received now")
+                change_study(connection, study_instance_uid, **(beginning(now) if begins else {"last_instance_at": now}))
+
     def answers(self, score_ids: Sequence[int]) -> dict[int, Answer]:
         """What came of these scores so far; one that is absent was forgotten with its study."""
         row = tables.score
@@ -151,6 +192,21 @@ def _wanted(connection: sa.Connection, study_instance_uid: str, instance_id: int
     if waits:
         connection.execute(sa.update(row).where(row.c.id == found.id).values(priority=FIRST))
     return found.id, waits
+
+
+def _without_pixels(connection: sa.Connection, study_instance_uid: str) -> int:
+    """How many of the images that were read on demand have no file any more, in no shape in which they came."""
+    row = tables.instance
+    query = sa.select(row.c.sop_instance_uid, row.c.file_name, row.c.disposition).where(row.c.study_instance_uid == study_instance_uid)
+    found = connection.execute(query).all()
+    here = {one.sop_instance_uid for one in found if one.file_name is not None}
+    return len({one.sop_instance_uid for one in found if one.disposition == Disposition.ON_DEMAND} - here)
+
+
+def beginning(now: datetime) -> dict[str, Any]:
+    """Columns of a study that begins: its first image has come."""
+    times = dict.fromkeys(("due_at", "first_instance_at", "last_instance_at", "collecting_since"), now)
+    return {"state": StudyState.COLLECTING, "state_reason": "", **times}
 
 
 def only_on_demand(connection: sa.Connection, study: sa.Row[Any]) -> bool:

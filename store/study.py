@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 from store.dialect import STANDARD, Dialect
 
@@ -405,6 +405,29 @@ class Ruling(Protocol):
     def card(self) -> str: ...  # path of the model card that reads the study; "" for the site's
     @property
     def priority(self) -> int: ...  # of its images: 1 first ... 9 last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overruled:
+    """A ruling as a person has overruled it; the fields are those of `Ruling`."""
+
+    action: str
+    rule_name: str
+    rule_hash: str
+    reason: str
+    send_to: tuple[str, ...]
+    values: Mapping[str, object]
+    slots: tuple[View, ...]
+    when_incomplete: WhenIncomplete | None
+    card: str
+    priority: int
+
+    @classmethod
+    def of(cls, ruling: Ruling, *, send_to: tuple[str, ...], why: str) -> Self:
+        """Analysed all the same and sent there; `why` "" leaves action and reason as they are."""
+        kept = {name.name: getattr(ruling, name.name) for name in fields(cls)}
+        kept |= {"action": "analyse", "reason": f"{ruling.reason}; {why}"} if why else {"action": str(ruling.action)}
+        return cls(**{**kept, "send_to": send_to})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from fourview_process import SIMULATED_CARD
+from fourview_process import SIMULATED_CARD, FourviewProcess
 from mammograms_made import mammogram, uid
+from orthanc_process import OrthancProcess
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from results_made import ResultsMade, page
@@ -290,3 +291,67 @@ def test_a_commit_whose_answer_was_lost_may_stand_and_keeps_its_file(small_site:
 def test_who_may_only_look_drops_nothing(small_site: Site) -> None:
     [route] = [one for one in small_site.router.routes if getattr(one, "path", "") == dropped.PATH]
     assert [one.call.role for one in route.dependant.dependencies] == [Role.OPERATOR]  # type: ignore[attr-defined]
+
+
+# --------------------------------------------------------------------------------------------------------- the whole way
+
+
+def _memory_kib(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+
+
+def _large(content_bytes: int) -> Iterator[bytes]:
+    """A form with a file of this size, which is no image."""
+    yield b'--b\r\nContent-Disposition: form-data; name="files"; filename="x"\r\n\r\n'
+    for _ in range(content_bytes >> 20):
+        yield bytes(1 << 20)
+    yield b"\r\n--b--\r\n"
+
+
+@pytest.mark.xdist_group("whole_way")
+def test_dropped_files_are_read_and_a_person_sends_the_result(
+    start_orthanc: Callable[..., OrthancProcess], tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    orthanc = start_orthanc(extra={"DicomAlwaysAllowFind": True})
+    exam = [part10(mammogram(view, study="dropped")) for view in HANGING_ORDER]
+    for data in exam:  # results wait until the PACS has their study
+        orthanc.upload(data)
+    ports = {"dicom_port": free_port(), "http_port": free_port(), "pacs_port": orthanc.dicom_port, "pacs_url": orthanc.url}
+    study = uid("dropped")
+    with FourviewProcess(tmp_path / "fourview", **ports, rule='Modality == "CR"') as ours:
+        url = f"{ours.url}{dropped.PATH}"
+        answer = httpx.post(url, files=[("files", ("Doe^Jane.dcm", data)) for data in exam], timeout=60, trust_env=False)
+        assert answer.status_code == 200 and [one["study_instance_uid"] for one in answer.json()] == [study] * 4
+
+        def read() -> bool:
+            return all(score["state"] == "scored" for image in ours.show(study)["images"] for score in image["scores"])
+
+        ours.wait_for(read, "no worker read the dropped files")
+        found = ours.show(study)
+        assert found["state"] == "ignored" and found["runs"] == found["deliveries"] == [] and len(found["images"]) == 4
+        assert [one["MainDicomTags"]["Modality"] for one in orthanc.find("Series", StudyInstanceUID=study)] == ["MG"]
+
+        assert f"{study}: analysed: version 1: COMPLETE" in ours.run("send", study, "--reason", "she asked")
+        ours.wait_for(lambda: len(orthanc.find("Series", StudyInstanceUID=study)) == 3, "no SR and page came")
+        assert sorted(one["MainDicomTags"]["Modality"] for one in orthanc.find("Series", StudyInstanceUID=study)) == ["MG", "OT", "SR"]
+        sent = ours.wait_for_state(study, "analysed", version=1)
+        assert sent["runs"][0]["outcome"] == "COMPLETE" and len(sent["deliveries"]) == 2
+        assert "no rule matches" in sent["rule"]["reason"] or "a person sends it" in sent["rule"]["reason"]
+        assert "no [[pacs]] is named elsewhere" in ours.run("send", study, "--to", "elsewhere", code=2)
+        assert "Doe" not in ours.log.read_text()
+
+        [web] = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _is_web(path, ours.config)]
+        before = _memory_kib(web)
+        kind = {"Content-Type": "multipart/form-data; boundary=b"}
+        answer = httpx.post(url, content=_large(190 << 20), headers=kind, timeout=120, trust_env=False)
+        assert answer.json()[0]["error"] == "no DICOM file: DICM is not at byte 128"
+        assert _memory_kib(web) - before < 40 * 1024, "a file of 190 MiB was held in memory"
+
+
+def _is_web(cmdline: Path, config: Path) -> bool:
+    try:
+        words = cmdline.read_bytes().split(b"\0")
+    except OSError:
+        return False  # ended meanwhile
+    return str(config).encode() in words and b"web" in words

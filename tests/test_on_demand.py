@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from io import BytesIO
@@ -16,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
-from stepped_store import SteppedStore, exam, image, implicit, rejection, uid
+from stepped_store import FixedRuling, SteppedStore, exam, image, implicit, rejection, uid
 
 from listener.show import in_words
 from pipeline.upkeep import retire, tidy
@@ -25,10 +26,13 @@ from store.accounting import Accounting
 from store.archive import Kept, Reception
 from store.condition import Condition
 from store.forget import Forgetting
+from store.grouping import Release, RequestKind
 from store.header import pack_header, read_header, unpack_header
 from store.images import Disposition
 from store.ledger import _demographics
 from store.on_demand import ORIGIN, Asked, NotForReading, OnDemand
+from store.requests import AnotherRequest
+from store.rows import UnknownStudy
 from store.study import HANGING_ORDER, View
 from store.view import resolve
 
@@ -348,3 +352,186 @@ def test_asked_for_and_sent_at_the_same_moment(stepped: SteppedStore) -> None:
     assert len(kept) == 24 and {one.origin for one in kept} == {"received"}
     assert all(stepped.files.path(one.file_name).is_file() for one in kept)
     assert len(stepped.scored) == 24
+
+
+# -------------------------------------------------------------------------------------------------------------- a person sends it
+
+IGNORES = FixedRuling(action="ignore", rule_name="", reason="no rule matches", send_to=())
+
+
+def press_send(stepped: SteppedStore, name: str = "s1", *, work: bool = True, **where: Any) -> str | None:
+    book(stepped).send(uid("study"), request_id=name, person="Kim", why="she asked", **where)
+    if work:
+        stepped.work()
+    return stepped.answer(name)
+
+
+def sent_to(stepped: SteppedStore) -> set[tuple[str, str]]:
+    return {(one["destination"], one["state"]) for one in stepped.study()["deliveries"]}
+
+
+def timeline(stepped: SteppedStore) -> list[str]:
+    return [one["text"] for one in stepped.study()["timeline"]]
+
+
+@pytest.mark.parametrize("wait", [0.0, 60.0])
+@pytest.mark.parametrize("read", [True, False], ids=["read", "waiting"])
+def test_a_study_that_a_person_sends_is_analysed_and_sent_whatever_the_rules_say(stepped: SteppedStore, read: bool, wait: float) -> None:
+    stepped.ruling, stepped.policy = IGNORES, replace(stepped.policy, wait_for_retake_seconds=wait)
+    asked = ask(stepped, *exam())
+    if read:
+        stepped.settle()
+    stepped.step(3600)
+    assert press_send(stepped, otherwise=["pacs"]) == "accepted"
+    assert stepped.state() == "analysed" and [one["outcome"] for one in stepped.versions()] == ["COMPLETE"]
+    assert sent_to(stepped) == {("pacs", "waiting")} and len(stepped.study()["deliveries"]) == 2
+    assert len(stepped.scored) == 4 and all(answers(stepped, asked)), "what was read on demand is not read again"
+    kept = stepped.rows(sa.select(tables.instance))
+    assert {(one.origin, one.disposition, one.received_at) for one in kept} == {(ORIGIN, "candidate", stepped.now)}
+    row = study_row(stepped)
+    assert row.first_instance_at == row.collecting_since == row.last_instance_at == stepped.now and row.revision == 1
+    assert stepped.study()["rule"]["reason"] == "no rule matches; a person sends it"
+    said = timeline(stepped)
+    assert "Kim asked to send: she asked" in said and "4 images that were read on demand count as received now" in said
+    assert "send: accepted" in said and "analysing: a person sends it to pacs" in said
+    stepped.settle()
+    assert len(stepped.versions()) == 1 and stepped.receive(*exam()) == [Kept.DUPLICATE] * 4
+    assert Condition(stepped.engine).senders() == [], "it is no sign of life of a sender"
+
+
+def test_it_goes_where_the_person_says_else_where_the_rule_does(stepped: SteppedStore) -> None:
+    ask(stepped, *exam())
+    assert press_send(stepped, send_to=["archive"], otherwise=["elsewhere"]) == "accepted"
+    assert {one for one, _ in sent_to(stepped)} == {"pacs", "archive"}, "a rule that sends it does so too"
+    assert "Kim asked to send to archive: she asked" in timeline(stepped)
+    assert press_send(stepped, "s2", send_to=["third"]) == "accepted"
+    assert {one for one, _ in sent_to(stepped)} == {"pacs", "archive", "third"} and len(stepped.versions()) == 1
+    acts = stepped.rows(sa.select(tables.act.c.what, tables.act.c.person, tables.act.c.parameters).order_by(tables.act.c.id))
+    assert acts == [("send", "Kim", {"send_to": ["archive"]}), ("send", "Kim", {"send_to": ["third"]})]
+
+
+def test_when_nothing_says_where_to_it_is_refused(stepped: SteppedStore) -> None:
+    stepped.ruling = IGNORES
+    ask(stepped, *exam())
+    answer = press_send(stepped)
+    assert answer is not None and answer.startswith("refused: nothing says where to send it")
+    stepped.settle()
+    assert stepped.state() == "ignored" and stepped.versions() == []
+
+
+def test_the_same_request_is_done_once(stepped: SteppedStore) -> None:
+    ask(stepped, *exam())
+    for _ in range(3):
+        press_send(stepped, send_to=["pacs"])
+    assert timeline(stepped).count("Kim asked to send to pacs: she asked") == 1 and len(stepped.versions()) == 1
+    with pytest.raises(AnotherRequest):
+        press_send(stepped, send_to=["archive"])
+    with pytest.raises(UnknownStudy):
+        book(stepped).send("1.2.3", request_id="other", person="Kim")
+
+
+def test_fewer_than_four_views_make_a_result_that_says_so(stepped: SteppedStore) -> None:
+    stepped.ruling = IGNORES
+    ask(stepped, *exam()[:3])
+    assert press_send(stepped, otherwise=["pacs"]) == "accepted"
+    assert [one["outcome"] for one in stepped.versions()] == ["PARTIAL"] and sent_to(stepped) == {("pacs", "waiting")}
+
+
+def test_what_fills_no_slot_cannot_be_sent(stepped: SteppedStore) -> None:
+    ask(stepped, image(View.L_CC, SOPClassUID="1.2.840.10008.5.1.4.1.1.13.1.3"))
+    answer = press_send(stepped, otherwise=["pacs"])
+    assert answer is not None and "no image of this study fills one of the four views" in answer
+    assert stepped.versions() == [] and [*stepped.dispositions().values()] == [["set aside"]]
+
+
+def test_a_doubt_is_told_and_nothing_is_sent_until_it_is_settled(stepped: SteppedStore) -> None:
+    for rule in (FixedRuling(), IGNORES):
+        stepped.ruling = rule
+        study = {"StudyInstanceUID": uid("doubtful", rule.action)}
+        of_study = [image(view, **study) for view in HANGING_ORDER[1:]] + [
+            image(HANGING_ORDER[0], PatientID="P2", PatientName="Roe", **study)
+        ]
+        ask(stepped, *of_study)
+        name = f"s-{rule.action}"
+        book(stepped).send(study["StudyInstanceUID"], request_id=name, person="Kim", otherwise=["pacs"])
+        stepped.work()
+        answer = stepped.answer(name)
+        assert answer is not None and answer.startswith("refused: ") and "--accept-patient" in answer
+        found = stepped.search.study(study["StudyInstanceUID"])
+        assert found["runs"] == found["deliveries"] == []
+        release = Release(patient_of=str(of_study[0].SOPInstanceUID), accept_patient=True)
+        stepped.archive.request(study["StudyInstanceUID"], RequestKind.RELEASE, request_id=f"r-{name}", person="Kim", release=release)
+        stepped.work()
+        book(stepped).send(study["StudyInstanceUID"], request_id=f"{name}-again", person="Kim", otherwise=["pacs"])
+        stepped.work()
+        assert stepped.answer(f"{name}-again") == "accepted"
+        found = stepped.search.study(study["StudyInstanceUID"])
+        assert found["state"] == "analysed" and len(found["deliveries"]) == 2 * len(found["runs"])
+
+
+def test_images_whose_pixels_are_gone_are_refused_until_they_come_again(stepped: SteppedStore) -> None:
+    stepped.ruling = IGNORES
+    ask(stepped, *exam())
+    stepped.settle()
+    stepped.step(10 * DAY)
+    assert retire(stepped.retention(7, 90), stepped.files)
+    before = study_row(stepped)
+    answer = press_send(stepped, otherwise=["pacs"])
+    assert answer is not None and answer.startswith("refused: the pixels of 4 of the images") and "--from-orthanc" in answer
+    after = study_row(stepped)
+    assert after.state == before.state == "ignored" and after.first_instance_at == before.first_instance_at
+    assert set(stepped.study()["slots"].values()) == {None} and f"send: {answer}" in timeline(stepped)
+    assert stepped.receive(*exam(), sender="ORTHANC") == [Kept.NEW] * 4
+    stepped.settle()
+    assert press_send(stepped, "s2", otherwise=["pacs"]) == "accepted"
+    assert sent_to(stepped) == {("pacs", "waiting")}
+
+
+def test_a_study_that_the_rules_ignored_can_be_sent_too(stepped: SteppedStore) -> None:
+    """Nothing of it was read on demand; it was reprocessed to be looked at, and now the person wants it in the PACS."""
+    stepped.ruling = IGNORES
+    stepped.receive(*exam())
+    stepped.settle()
+    assert stepped.ask("reprocess") == "accepted" and len(stepped.versions()) == 1 and sent_to(stepped) == set()
+    assert press_send(stepped, otherwise=["pacs"]) == "accepted"
+    assert len(stepped.versions()) == 1 and sent_to(stepped) == {("pacs", "waiting")}, "the same result, sent now"
+
+
+def test_what_comes_after_it_was_sent_makes_the_next_version_for_the_same_place(stepped: SteppedStore) -> None:
+    """Or what a PACS shows would no longer hold, and nobody would learn it there."""
+    stepped.ruling = IGNORES
+    ask(stepped, *exam())
+    press_send(stepped, otherwise=["pacs"])
+    stepped.receive(image(View.L_CC, "retake"))
+    stepped.settle()
+    assert [one["outcome"] for one in stepped.versions()] == ["COMPLETE", "COMPLETE"] and len(stepped.study()["deliveries"]) == 4
+    stepped.receive(rejection(*exam(), image(View.L_CC, "retake")))
+    stepped.settle()
+    assert stepped.state() == "withdrawn" and stepped.versions()[-1]["outcome"] == "WITHDRAWN"
+
+
+def test_a_rule_that_holds_holds_again_what_comes_later(stepped: SteppedStore) -> None:
+    stepped.ruling = FixedRuling(action="hold", reason="somebody shall look")
+    ask(stepped, *exam())
+    assert press_send(stepped) == "accepted" and sent_to(stepped) == {("pacs", "waiting")}
+    stepped.receive(image(View.L_CC, "retake"))
+    stepped.settle()
+    assert stepped.state() == "held" and len(stepped.versions()) == 1
+
+
+def test_to_be_read_again_and_sent_can_be_asked_at_the_same_time(stepped: SteppedStore) -> None:
+    stepped.ruling = IGNORES
+    stepped.receive(*exam())
+    stepped.settle()
+    stepped.archive.request(uid("study"), RequestKind.REPROCESS, request_id="r1", person="Kim")
+    assert press_send(stepped, otherwise=["pacs"]) == "accepted" and stepped.answer("r1") == "accepted"
+    assert len(stepped.versions()) == 1 and sent_to(stepped) == {("pacs", "waiting")}
+
+
+def test_images_that_were_sent_and_others_that_were_dropped_make_one_result(stepped: SteppedStore) -> None:
+    stepped.receive(*exam()[:3])
+    stepped.settle()
+    assert stepped.state() == "incomplete"
+    ask(stepped, exam()[3])
+    assert press_send(stepped) == "accepted"
+    assert [one["outcome"] for one in stepped.versions()] == ["COMPLETE"] and sent_to(stepped) == {("pacs", "waiting")}
