@@ -71,7 +71,13 @@ _SCHEMA = {
                 "schema": {
                     "type": "object",
                     "required": [FIELD],
-                    "properties": {FIELD: {"type": "array", "maxItems": MOST_FILES, "items": {"type": "string", "format": "binary"}}},
+                    "properties": {
+                        FIELD: {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": f"At most {MOST_FILES}; each one more is not read, and its entry says so",
+                        }
+                    },
                 }
             }
         },

@@ -68,23 +68,13 @@ class _Refusal(Exception):
         self.status = status
 
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["instance_ids"],
-                    "properties": {
-                        "instance_ids": {"type": "array", "items": {"type": "string", "maxLength": _LONGEST_ID}, "maxItems": MOST_IDS},
-                        "orthanc_url": {"type": "string"},
-                    },
-                }
-            }
-        },
-    }
-}
+def _body_of(fewest: int, most: int) -> dict[str, Any]:
+    """The request as OpenAPI describes it; whatever else is in it is not looked at."""
+    ids = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": _LONGEST_ID}, "minItems": fewest, "maxItems": most}
+    schema = {"type": "object", "required": ["instance_ids"], "properties": {"instance_ids": ids, "orthanc_url": {"type": "string"}}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 _ERROR = {"content": {"application/json": {"example": {"success": False, "error": "why, in words"}}}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is no JSON object, or instance_ids is not as it must be", **_ERROR},
@@ -118,7 +108,7 @@ def create_router(reader: Reads, ready: Callable[[], list[str]]) -> APIRouter:
 
     acts = [Depends(at_least(Role.OPERATOR))]
 
-    @router.post("/inference", responses=_ERRORS, openapi_extra=_BODY, dependencies=acts)
+    @router.post("/inference", responses=_ERRORS, openapi_extra=_body_of(1, MOST_IDS), dependencies=acts)
     async def inference(request: Request) -> JSONResponse:
         """Read images by Orthanc's ids; one entry per id, in their order."""
         try:
@@ -131,7 +121,7 @@ def create_router(reader: Reads, ready: Callable[[], list[str]]) -> APIRouter:
             return _refused(refusal.status, str(refusal))
         return _answer(200, {"results": [_entry(one, outcome) for one, outcome in zip(ids, found, strict=True)]}, reader.notice())
 
-    @router.post("/api/mri/mammography/analyze/", responses=_ERRORS_OF_ALL, openapi_extra=_BODY, dependencies=acts)
+    @router.post("/api/mri/mammography/analyze/", responses=_ERRORS_OF_ALL, openapi_extra=_body_of(VIEWS, VIEWS), dependencies=acts)
     async def analyze(request: Request) -> JSONResponse:
         """Read the four views of an exam by Orthanc's ids: all of them, or an error."""
         try:
