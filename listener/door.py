@@ -39,6 +39,8 @@ GUESSES_PER_NAME = 10
 GUESSES_PER_ADDRESS = 60
 #: Each costs 64 MiB and a core for some 0.1 s.
 _PASSWORDS_AT_ONCE = 2
+#: So many may wait for that, or guesses from everywhere would keep those out who know theirs for ever longer.
+_PASSWORDS_WAITING = 50
 #: RFC 3986 3.2.2: an IPv6 address in brackets, or a name or IPv4 address; a port.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::\d*)?")
 
@@ -151,6 +153,8 @@ class Door:
         # What comes many times at once, as a viewer's requests do, is one guess.
         check = self._checks.get((network, digest))
         if check is None:
+            if len(self._checks) >= _PASSWORDS_WAITING:
+                raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many are logging in at this moment", {"Retry-After": "5"})
             self._take([(self._per_name, name_key), (self._per_address, network)])
             check = asyncio.ensure_future(self._check(users, given))
             self._checks[(network, digest)] = check

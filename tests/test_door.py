@@ -25,7 +25,7 @@ from serving import serving
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from listener import parts
+from listener import cli, parts
 from listener.check import check
 from listener.config import load
 from listener.door import Access, Door, address_of, is_from_elsewhere, names_us
@@ -512,13 +512,15 @@ def _answers(client: httpx.Client, path: str) -> bool:
         return False
 
 
-def test_serve_ends_at_once_with_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
+def test_serve_ends_at_once_with_a_certificate_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not again and again, a web process at a time."""
     (tmp_path / "card.toml").write_text(SIMULATED_CARD)
     (tmp_path / "bad.pem").write_text("no certificate")
     http = "[http]\ncertificate = 'bad.pem'\nkey = 'bad.pem'\n"
     (tmp_path / "config.toml").write_text(f"{http}[model]\ncard = 'card.toml'\nallow_untrained = true\n{RULE}")
-    command = [sys.executable, "-m", "listener.cli", "--config", str(tmp_path / "config.toml"), "serve"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1], check=False)
-    assert done.returncode == 1
-    assert "are not a certificate in PEM and its key" in done.stderr and "Traceback" not in done.stderr
+    config = load(tmp_path / "config.toml", {})
+    monkeypatch.setattr(cli, "configuration", lambda context: config)
+    monkeypatch.setattr(cli.logs, "configure", lambda **_: None)
+    with pytest.raises(cli.EXPECTED, match="are not a certificate in PEM and its key"):
+        cli.serve(None)  # type: ignore[arg-type]
+    assert not config.store.files.exists()

@@ -10,7 +10,7 @@ import socket
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -283,6 +283,21 @@ def test_a_slow_check_stops_nobody_else_and_is_done_once(house: House) -> None:
     assert len(house.hasher.asked) == 1
 
 
+def test_no_more_than_some_wait_for_their_check(house: House) -> None:
+    assert house.get(headers=basic("viewer")).status_code == 200
+    house.hasher.may_go_on.clear()
+    with ThreadPoolExecutor(60) as pool:
+        waiting = [pool.submit(house.get, headers=basic(f"name {number}")) for number in range(55)]
+        try:
+            refused = next(one.result() for one in as_completed(waiting, 60))
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+            assert house.get(headers=basic("viewer")).status_code == 200
+        finally:
+            house.hasher.may_go_on.set()
+        statuses = [one.result().status_code for one in waiting]
+    assert statuses.count(503) == 5 and statuses.count(401) == 50
+
+
 def test_guessing_ends_soon(house: House) -> None:
     assert house.get(headers=basic("viewer")).status_code == 200
     for number in range(GUESSES_PER_NAME):
@@ -335,6 +350,12 @@ NEEDED = {
     ("POST", "/api/v1/pauses/{}"): Role.ADMIN,
     ("DELETE", "/api/v1/pauses/{}"): Role.ADMIN,
     ("POST", "/api/v1/reconciliation"): Role.ADMIN,
+    ("POST", "/studies/{}/reprocess"): Role.OPERATOR,
+    ("POST", "/studies/{}/release"): Role.OPERATOR,
+    ("POST", "/studies/{}/withdraw"): Role.OPERATOR,
+    ("POST", "/studies/{}/deliveries/{}/retry"): Role.OPERATOR,
+    ("POST", "/deliveries/retry"): Role.ADMIN,
+    ("POST", "/status/{}/{}"): Role.ADMIN,
 }
 #: Routes that ask for nobody in particular: the door lets everybody to the first two, and whoever may log in to the others.
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/openapi.json")}
@@ -454,8 +475,14 @@ def test_many_studies_are_counted_and_not_all_named(caplog: pytest.LogCaptureFix
         audit.tell(scope, Person(name="kim", role=Role.VIEWER), "10.0.0.1", 200, now)
     [line] = caplog.messages
     assert " studies=1000 study_instance_uids=1.0,1.1," in line and line.count(",") == MOST_NAMED - 1
-    for number in range(5000):
-        audit.tell(scope | {"raw_path": str(number).encode()}, Person(name="kim", role=Role.VIEWER), "10.0.0.1", 200, 1.0)
+    for number in range(2000):
+        audit.tell(
+            scope | {"raw_path": str(number).encode(), "state": {"studies": ["1.2"]}},
+            Person(name="kim", role=Role.VIEWER),
+            "10.0.0.1",
+            200,
+            1.0,
+        )
     assert len(audit._told) == 1024
 
 
