@@ -281,14 +281,19 @@ class _Found:
         self._limit = limit
         matching = {match.key.name: match.value for match in query.matches if match.key.name in INDEXED}
         self._needs_headers = any(match.key.name not in INDEXED for match in query.matches)
-        self._find = partial(
-            results.search, level, study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid, matching=matching
-        )
         at_most = MAX_CANDIDATES + 1 if self._needs_headers else query.offset + limit + MAX_COUNTED
         self._count = results.count(
             level, study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid, matching=matching, at_most=at_most
         )
         self.is_more = self._count == at_most
+        self._find = partial(
+            results.search,
+            level,
+            study_instance_uid=study_instance_uid,
+            series_instance_uid=series_instance_uid,
+            matching=matching,
+            common=self.is_more,
+        )
 
     def page(self, told: Callable[[StoredObject, list[StoredObject]], Header]) -> tuple[list[Header], int]:
         """The entries of the query's page, made by `told`, and how many entries all pages hold together; at least, if `is_more`."""

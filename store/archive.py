@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store import requests, tables
+from store import found_by, requests, tables
 from store.database import database_now, insert_or_ignore
 from store.forget import forgotten
 from store.grouping import Release, RequestKind
@@ -184,6 +184,10 @@ class Archive:
                 # An ignored object changes nothing but the waiting time; an image must be looked at.
                 changes |= {"generation": study.generation + 1}
             change_study(connection, study.study_instance_uid, **changes)
+            if new_study:
+                found_by.begin(connection, study.study_instance_uid, now, reception.patient_id, reception.calling_ae_title)
+            else:
+                found_by.move(connection, study, now)
             sender = reception.calling_ae_title or reception.origin
             what = f"{reception.modality} {reception.sop_instance_uid} from {sender}"
             say(connection, study.study_instance_uid, now, f"{'received' if kept is Kept.NEW else 'ignored'} {what}", reception.ignored)
@@ -252,6 +256,7 @@ class Archive:
             study = lock_study(connection, study_instance_uid)
             self._take_in(connection, resolved, now)
             ready = Look(connection, study, policy, now).advance(decide)
+            found_by.refresh(connection, study_instance_uid)
             # What arrived after these headers were read is unresolved and raises the generation again by itself.
             left = connection.execute(
                 sa.select(sa.func.count())
@@ -305,6 +310,7 @@ class Archive:
             if existing is not None:
                 return int(existing)
             number = self._insert_version(connection, study_instance_uid, reading, new)
+            found_by.classify(connection, study_instance_uid, {read.scores.predicted_class for read in reading.views if read.scores})
             withdrawn = reading.outcome is Outcome.WITHDRAWN
             self._supersede(connection, study_instance_uid, f"version {number} follows")
             if StudyState(study.state) is (StudyState.WITHDRAWN if withdrawn else StudyState.ANALYSING):

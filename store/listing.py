@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,14 +12,22 @@ import sqlalchemy as sa
 
 from store import tables
 from store.database import database_now
-from store.images import Disposition
+from store.found_by import LONGEST, What, hour_of
+from store.keys import begins
 from store.look import scores_from
 from store.study import HANGING_ORDER, Outcome
 
 #: How far back `Listing.choices` looks.
 LATELY = timedelta(days=90)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_AT_ONCE = 500
+MOST_CHOICES = 500
+_NOW = 2**31 - 1  # an hour that never comes
+#: How many rows one stretch of time is made of at most.
+_WIDEST = 4096
+#: More months than these are a condition that nearly every study meets.
+_MONTHS = 240
+#: A beginning of a Patient ID that so many studies share is nothing to look them up by.
+_COMMON = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,34 +61,155 @@ class Listing:
         """One line per study. Raises ValueError for an `after` that no page gave, and for a limit below 1.
 
         A study that receives an instance while somebody turns the pages moves to the front: it may come a second time, none is left out.
+        Sender, device, class and date of a study are known once a worker has looked at it.
         """
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
         place = _place(after) if after else None
         with self._reader.begin() as connection:
-            found: list[dict[str, Any]] = []
-            while len(found) <= limit:
-                rows = connection.execute(_query(wanted, place)).all()
-                lines = _lines(connection, rows)
-                found += [one for one in lines if not wanted.predicted_class or wanted.predicted_class in _classes(one)]
-                if len(rows) < _AT_ONCE:
-                    break
-                place = (rows[-1].last_instance_at, rows[-1].study_instance_uid)
-        page = found[:limit]
-        return Page(page, _cursor(page[-1]) if len(found) > limit else "")
+            rows = _found(connection, wanted, place, limit + 1)
+            lines = _lines(connection, rows[:limit])
+        return Page(lines, _cursor(lines[-1]) if len(rows) > limit else "")
 
     def choices(self) -> dict[str, list[str]]:
         """What there is to choose from lately: `calling_ae_titles`, `devices`, `classes`, each in the order of the alphabet."""
-        study = tables.study
+        names = {"calling_ae_titles": What.SENDER, "devices": What.DEVICE, "classes": What.CLASS}
         with self._reader.begin() as connection:
-            since = database_now(connection) - LATELY
-            query = sa.select(study).where(study.c.last_instance_at > since)
-            lines = _lines(connection, connection.execute(query).all())
-        return {
-            "calling_ae_titles": sorted({one for line in lines for one in line["calling_ae_titles"]}),
-            "devices": sorted({one for line in lines for one in line["devices"]}),
-            "classes": sorted({one for line in lines for one in _classes(line)}),
-        }
+            since = hour_of(database_now(connection) - LATELY)
+            found = {name: _values(connection, what, "", "", MOST_CHOICES) for name, what in names.items()}
+        return {name: [value for value, newest in values if newest >= since] for name, values in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------------- looking for
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """Rows of the studies that meet one condition, in one or several lists with an index that gives each newest first."""
+
+    row: sa.Table  # `study` or `found_by`
+    met: tuple[sa.ColumnElement[bool], ...] = ()  # of every list
+    lists: tuple[tuple[sa.ColumnElement[bool], int], ...] = ()  # what makes each, and its newest hour; the newest list first
+
+    def back_to(self, connection: sa.Connection, hour: int, width: int) -> int | None:
+        """The hour back to which, from `hour` on, there are about `width` rows; None when there are fewer."""
+        back: int | None = None
+        for mine, newest in self.lists or ((sa.true(), _NOW),):
+            if back is not None and newest < back:
+                break
+            query = sa.select(self.row.c.last_hour).where(*self.met, mine, self.row.c.last_hour <= hour)
+            found = connection.execute(query.order_by(self.row.c.last_hour.desc()).offset(width).limit(1)).scalar()
+            back = back if found is None else found if back is None else max(back, found)
+        return back
+
+    def between(self, hour: int, back: int | None) -> list[sa.ColumnElement[bool]]:
+        """The rows of these hours."""
+        several = [sa.or_(*(mine for mine, newest in self.lists if back is None or newest >= back))] if self.lists else []
+        return [*self.met, *several, self.row.c.last_hour <= hour, *([] if back is None else [self.row.c.last_hour >= back])]
+
+
+def _found(connection: sa.Connection, wanted: Wanted, place: tuple[datetime, str] | None, limit: int) -> list[sa.Row[Any]]:
+    """Rows of `study`, newest first.
+
+    It goes back in time, a stretch at a time. In each it looks through the rows of that condition which is the rarest there, and asks of
+    these what else is wanted; so neither what is rare nor what is long past costs a walk through all the others.
+    """
+    study = tables.study
+    also = _also(wanted)
+    if place is not None:
+        at, uid = place
+        same = sa.and_(study.c.last_instance_at == at, study.c.study_instance_uid > uid)
+        also.append(sa.or_(study.c.last_instance_at < at, same))
+    ways = _ways(connection, wanted) or [_Way(row=study)]
+    hour, width = hour_of(place[0]) if place else _NOW, limit
+    rows: list[sa.Row[Any]] = []
+    while True:
+        reached = [(way.back_to(connection, hour, width), way) for way in ways]
+        back, way = min(reached, key=lambda one: -1 if one[0] is None else one[0])
+        query = sa.select(study).where(*way.between(hour, back), *also)
+        if way.row is not study:
+            query = query.join(way.row, way.row.c.study_instance_uid == study.c.study_instance_uid)
+        query = query.order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid).limit(limit - len(rows))
+        rows += connection.execute(query).all()
+        if back is None or len(rows) == limit:
+            return rows
+        hour, width = back - 1, min(4 * width, _WIDEST)
+
+
+def _ways(connection: sa.Connection, wanted: Wanted) -> list[_Way]:
+    """By which a study that is wanted can be found."""
+    study, row = tables.study, tables.found_by
+    ways = [
+        _Way(row=row, met=(row.c.what == what, row.c.value == value[:LONGEST])) for what, value in _values_wanted(wanted).items() if value
+    ]
+    if wanted.states:
+        ways.append(_Way(row=study, lists=tuple((study.c.state == state, _NOW) for state in dict.fromkeys(wanted.states))))
+    if wanted.study_date_from or wanted.study_date_to:
+        months = _values(connection, What.MONTH, wanted.study_date_from[:6], wanted.study_date_to[:6], _MONTHS + 1)
+        if len(months) <= _MONTHS:
+            newest_first = sorted(months, key=lambda month: -month[1])
+            lists = tuple((row.c.value == month, newest) for month, newest in newest_first) or ((sa.false(), _NOW),)
+            ways.append(_Way(row=row, met=(row.c.what == What.MONTH,), lists=lists))
+    if wanted.patient_id.endswith("*") and (beginning := wanted.patient_id[:-1][:LONGEST]):
+        way = _Way(row=row, met=(row.c.what == What.PATIENT, *begins(row.c.value, beginning)))
+        first = sa.select(sa.literal(1)).select_from(row).where(*way.met).limit(_COMMON).subquery()
+        # These are in the order of their values, and must be sorted each time.
+        if connection.execute(sa.select(sa.func.count()).select_from(first)).scalar_one() < _COMMON:
+            ways.append(way)
+    return ways
+
+
+def _values_wanted(wanted: Wanted) -> dict[What, str]:
+    return {
+        What.CLASS: wanted.predicted_class,
+        What.DEVICE: wanted.device,
+        What.SENDER: wanted.calling_ae_title,
+        What.PATIENT: "" if wanted.patient_id.endswith("*") else wanted.patient_id,
+    }
+
+
+def _also(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+    """What is asked of each row. No index is to answer it: SQLite, which counts nothing, would take the wrong one for the better."""
+    study = tables.study
+    met: list[sa.ColumnElement[bool]] = []
+    if wanted.states:
+        met.append(_plain(study.c.state).in_(wanted.states))
+    if wanted.study_date_from:
+        met.append(study.c.study_date >= wanted.study_date_from)
+    if wanted.study_date_to:
+        met += [study.c.study_date <= wanted.study_date_to, study.c.study_date != ""]
+    if wanted.patient_id.endswith("*"):
+        beginning = wanted.patient_id[:-1]
+        met.append(sa.func.substr(study.c.patient_id, 1, len(beginning)) == beginning)
+    elif wanted.patient_id:
+        met.append(_plain(study.c.patient_id) == wanted.patient_id)
+    for what, value in _values_wanted(wanted).items():
+        if value and what is not What.PATIENT:
+            row = tables.found_by.alias()
+            mine = row.c.study_instance_uid == study.c.study_instance_uid
+            met.append(sa.exists().where(mine, row.c.what == what, row.c.value == value[:LONGEST]))
+    return met
+
+
+def _plain(column: sa.Column[str]) -> sa.ColumnElement[str]:
+    return column.concat("")
+
+
+def _values(connection: sa.Connection, what: What, low: str, high: str, limit: int) -> list[tuple[str, int]]:
+    """The values from `low` to `high` ("": no bound) with the newest hour of each, by one step through the index per value."""
+    row = tables.found_by
+    least = sa.select(sa.func.min(row.c.value)).where(row.c.what == what, row.c.value >= low)
+    value = sa.select(least.scalar_subquery().label("value")).cte(recursive=True)
+    following = sa.select(sa.func.min(row.c.value)).where(row.c.what == what, row.c.value > value.c.value).scalar_subquery()
+    value = value.union_all(sa.select(following).where(value.c.value.is_not(None)))
+    newest = sa.select(sa.func.max(row.c.last_hour)).where(row.c.what == what, row.c.value == value.c.value).scalar_subquery()
+    query = sa.select(value.c.value, newest).where(value.c.value.is_not(None)).limit(limit)
+    if high:
+        query = query.where(value.c.value <= high)
+    return [(one[0], one[1]) for one in connection.execute(query).all()]
+
+
+# ------------------------------------------------------------------------------------------------------------------------- lines
 
 
 _COLUMNS = ("study_instance_uid", "state", "state_reason", "revision", "study_date", "patient_id", "patient_name")
@@ -97,37 +226,9 @@ def _place(cursor: str) -> tuple[datetime, str]:
     return _EPOCH + timedelta(microseconds=int(found[1])), found[2]
 
 
-def _query(wanted: Wanted, place: tuple[datetime, str] | None) -> sa.Select[Any]:
-    study = tables.study
-    query = sa.select(study).order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid).limit(_AT_ONCE)
-    if wanted.states:
-        query = query.where(study.c.state.in_(wanted.states))
-    if wanted.study_date_from:
-        query = query.where(study.c.study_date >= wanted.study_date_from)
-    if wanted.study_date_to:
-        query = query.where(study.c.study_date <= wanted.study_date_to, study.c.study_date != "")
-    if wanted.patient_id.endswith("*"):
-        beginning = wanted.patient_id[:-1]
-        query = query.where(sa.func.substr(study.c.patient_id, 1, len(beginning)) == beginning)
-    elif wanted.patient_id:
-        query = query.where(study.c.patient_id == wanted.patient_id)
-    image = tables.instance
-    mine = sa.and_(image.c.study_instance_uid == study.c.study_instance_uid, image.c.disposition != Disposition.OWN_RESULT)
-    if wanted.calling_ae_title:
-        query = query.where(sa.exists().where(mine, image.c.calling_ae_title == wanted.calling_ae_title))
-    if wanted.device:
-        named = sa.or_(image.c.station_name == wanted.device, image.c.manufacturer_model_name == wanted.device)
-        query = query.where(sa.exists().where(mine, named))
-    if place is not None:
-        at, uid = place
-        behind = sa.and_(study.c.last_instance_at == at, study.c.study_instance_uid > uid)
-        query = query.where(sa.or_(study.c.last_instance_at < at, behind))
-    return query
-
-
 def _lines(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[dict[str, Any]]:
     uids = [row.study_instance_uid for row in rows]
-    image, version, run = tables.instance, tables.version, tables.run
+    row_of, version, run = tables.found_by, tables.version, tables.run
     newest: dict[str, Any] = {}
     versions = (
         sa.select(version.c.study_instance_uid, version.c.number, version.c.outcome, version.c.trained, run.c.selection)
@@ -137,19 +238,15 @@ def _lines(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[dict[
     )
     for one in connection.execute(versions):
         newest[one.study_instance_uid] = one
-    titles: dict[str, set[str]] = {}
-    devices: dict[str, set[str]] = {}
-    names = ("study_instance_uid", "calling_ae_title", "station_name", "manufacturer_model_name")
-    images = sa.select(*(image.c[name] for name in names)).distinct()
-    for one in connection.execute(images.where(image.c.study_instance_uid.in_(uids), image.c.disposition != Disposition.OWN_RESULT)):
-        titles.setdefault(one.study_instance_uid, set()).add(one.calling_ae_title)
-        devices.setdefault(one.study_instance_uid, set()).update((one.station_name, one.manufacturer_model_name))
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in connection.execute(sa.select(row_of).where(row_of.c.study_instance_uid.in_(uids)).order_by(row_of.c.value)):
+        found.setdefault((one.study_instance_uid, one.what), []).append(one.value)
     return [
         {
             **{name: row._mapping[name] for name in (*_COLUMNS, *_TIMES)},
             **_said(newest.get(row.study_instance_uid)),
-            "calling_ae_titles": sorted(titles.get(row.study_instance_uid, set()) - {""}),
-            "devices": sorted(devices.get(row.study_instance_uid, set()) - {""}),
+            "calling_ae_titles": found.get((row.study_instance_uid, What.SENDER), []),
+            "devices": found.get((row.study_instance_uid, What.DEVICE), []),
         }
         for row in rows
     ]
@@ -169,7 +266,3 @@ def _read(selection: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, lis
         if (one := selection.get(view)) is not None and one["scores"]:
             scores = scores_from(one["scores"])
             yield str(view), [scores.predicted_class, scores.probability]
-
-
-def _classes(line: Mapping[str, Any]) -> Iterable[str]:
-    return {predicted_class for predicted_class, _ in line["classes"].values()}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from store import requests, tables
+from store import found_by, requests, tables
 from store.database import database_now, insert_or_ignore
 from store.forget import forgotten
 from store.grouping import RequestKind
@@ -84,14 +84,16 @@ class OnDemand:
             begun = {"state": StudyState.IGNORED, "state_reason": _STUDY_REASON, "study_date": resolved.study_date}
             times = dict.fromkeys(("first_instance_at", "last_instance_at", "collecting_since"), now)
             names = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date")
-            patient = {name: getattr(reception, name) for name in names}
+            patient = {name: getattr(reception, name) for name in names} | {"last_hour": found_by.hour_of(now)}
             new_study = insert_or_ignore(connection, tables.study, {"study_instance_uid": uid, **begun, **times, **patient})
             study = lock_study(connection, uid)
             if new_study and forgotten(connection, uid):
                 raise NotForReading("its study was forgotten here; `fourview forget --allow-again` lets it come again")
             if only_on_demand(connection, study):
                 change_study(connection, uid, last_instance_at=now)  # retention counts from it; of other studies it is nobody's silence
+                found_by.move(connection, study, now)
             instance_id, linked = _kept(connection, reception, resolved, packed, now)
+            found_by.refresh(connection, uid)
             mine = policy.of(study.card)
             score_id, waits = _wanted(connection, uid, instance_id, mine)
             row = tables.instance
@@ -143,6 +145,7 @@ class OnDemand:
             if count:
                 say(connection, study_instance_uid, now, f"{count} images that were read on demand count as received now")
                 change_study(connection, study_instance_uid, **(beginning(now) if begins else {"last_instance_at": now}))
+                found_by.move(connection, study, now)
 
     def answers(self, score_ids: Sequence[int]) -> dict[int, Answer]:
         """What came of these scores so far; one that is absent was forgotten with its study."""
@@ -206,7 +209,7 @@ def _without_pixels(connection: sa.Connection, study_instance_uid: str) -> int:
 def beginning(now: datetime) -> dict[str, Any]:
     """Columns of a study that begins: its first image has come."""
     times = dict.fromkeys(("due_at", "first_instance_at", "last_instance_at", "collecting_since"), now)
-    return {"state": StudyState.COLLECTING, "state_reason": "", **times}
+    return {"state": StudyState.COLLECTING, "state_reason": "", "last_hour": found_by.hour_of(now), **times}
 
 
 def only_on_demand(connection: sa.Connection, study: sa.Row[Any]) -> bool:

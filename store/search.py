@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from store import tables
 from store.database import database_now
-from store.header import folded
 from store.images import Disposition
+from store.keys import conditions, like
 from store.leases import living_processes
 from store.look import current_selection, decided, evidence_from, scores_from
 from store.pauses import listed
@@ -270,10 +270,30 @@ class Search:
         matching: Mapping[str, str],
         limit: int,
         offset: int,
+        common: bool = False,
     ) -> list[Hit]:
-        """One object for each study, series or instance (`level`) of which an object meets every key, newest study date first."""
+        """One object for each study, series or instance (`level`) of which an object meets every key, newest study date first.
+
+        `common`: thousands do. Then what wildcards match is looked for among the newest first, instead of finding and sorting them all.
+        """
+        row = tables.result_object
+        common = common and any(mark in value for value in matching.values() for mark in "*?")
+        with self._engine.begin() as connection:
+            if common:
+                query = self._found(level, conditions(study_instance_uid, series_instance_uid, matching, like))
+                nth = sa.select(row.c.study_date).order_by(row.c.study_date.desc()).offset(_NEWEST).limit(1)
+                newest = query.where(row.c.study_date >= sa.func.coalesce(nth.scalar_subquery(), ""))
+                hits = connection.execute(newest.limit(limit).offset(offset)).all()
+                if len(hits) == limit:
+                    return [Hit(*one) for one in hits]
+            query = self._found(level, conditions(study_instance_uid, series_instance_uid, matching))
+            return [Hit(*one) for one in connection.execute(query.limit(limit).offset(offset)).all()]
+
+    @staticmethod
+    def _found(level: str, met_by: Callable[[sa.FromClause], list[sa.ColumnElement[bool]]]) -> sa.Select[Any]:
+        """The hits in the order of answers; `met_by` says what one object must meet."""
         row, other = tables.result_object, tables.result_object.alias()
-        met = _conditions(row, study_instance_uid, series_instance_uid, matching)
+        met = met_by(row)
         if level != "instance":
             # The newest speaks for the rest. No window over all that meet the keys: a page is to cost no more the more there is behind it.
             newer = sa.or_(
@@ -281,24 +301,19 @@ class Search:
                 sa.and_(other.c.version_id == row.c.version_id, other.c.sop_instance_uid < row.c.sop_instance_uid),
             )
             same = [other.c[name] == row.c[name] for name in _LEVELS[level]]
-            also_met = _conditions(other, study_instance_uid, series_instance_uid, matching)
-            met.append(~sa.exists().where(*same, newer, *also_met))
-        query = (
+            met.append(~sa.exists().where(*same, newer, *met_by(other)))
+        return (
             sa.select(row.c.study_instance_uid, row.c.series_instance_uid, row.c.sop_instance_uid)
             .where(*met)
             .order_by(row.c.study_date.desc(), row.c.study_instance_uid, row.c.series_instance_uid, row.c.sop_instance_uid)
-            .limit(limit)
-            .offset(offset)
         )
-        with self._engine.begin() as connection:
-            return [Hit(*one) for one in connection.execute(query).all()]
 
     def count(
         self, level: str, *, study_instance_uid: str | None, series_instance_uid: str | None, matching: Mapping[str, str], at_most: int
     ) -> int:
         """How many `search` would find without a limit; counting ends at `at_most`."""
         row = tables.result_object
-        met = _conditions(row, study_instance_uid, series_instance_uid, matching)
+        met = conditions(study_instance_uid, series_instance_uid, matching)(row)
         found = sa.select(*(row.c[name] for name in _LEVELS[level])).where(*met).distinct().limit(at_most).subquery()
         with self._engine.begin() as connection:
             return connection.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
@@ -366,51 +381,8 @@ _LEVELS = {
     "instance": ("sop_instance_uid",),
 }
 
-_UID_COLUMNS = {
-    "StudyInstanceUID": "study_instance_uid",
-    "SeriesInstanceUID": "series_instance_uid",
-    "SOPInstanceUID": "sop_instance_uid",
-    "SOPClassUID": "sop_class_uid",
-}
-_TEXT_COLUMNS = {"PatientID": "patient_id", "AccessionNumber": "accession_number"}
-_NAME_COLUMNS = ("patient_name", "patient_name_ideographic", "patient_name_phonetic")
-
-
-def _conditions(
-    row: sa.FromClause, study_instance_uid: str | None, series_instance_uid: str | None, matching: Mapping[str, str]
-) -> list[sa.ColumnElement[bool]]:
-    """What one result object (`row`: the table or an alias of it) must meet."""
-    conditions = [_condition(row, keyword, value) for keyword, value in matching.items()]
-    if study_instance_uid is not None:
-        conditions.append(row.c.study_instance_uid == study_instance_uid)
-    if series_instance_uid is not None:
-        conditions.append(row.c.series_instance_uid == series_instance_uid)
-    return conditions
-
-
-def _condition(row: sa.FromClause, keyword: str, value: str) -> sa.ColumnElement[bool]:
-    """A key as SQL (PS3.4 C.2.2.2): UID list, date range, wildcards, names without regard to case."""
-    if keyword in _UID_COLUMNS:
-        return row.c[_UID_COLUMNS[keyword]].in_(value.split("\\"))
-    if keyword == "StudyDate":
-        low, high = value.split("-")
-        return row.c.study_date.between(low, high)
-    if keyword in _TEXT_COLUMNS:
-        return _like(row.c[_TEXT_COLUMNS[keyword]], value)
-    if keyword == "PatientName":
-        return sa.or_(*(_like(row.c[name], folded(value)) for name in _NAME_COLUMNS))
-    if keyword == "Modality":
-        return sa.or_(*(_like(row.c.modality, one) for one in value.split("\\")))
-    if keyword == "ModalitiesInStudy":
-        other = tables.result_object.alias()
-        same = other.c.study_instance_uid == row.c.study_instance_uid
-        return sa.exists().where(same, sa.or_(*(_like(other.c.modality, one) for one in value.split("\\"))))
-    raise ValueError(f"{keyword} is not matched here")
-
-
-def _like(column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
-    escaped = pattern.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    return sa.and_(column != "", column.like(escaped.replace("*", "%").replace("?", "_"), escape="!"))
+#: Where what is common is looked for before all of it is sorted: so many objects, those of the last study dates.
+_NEWEST = 20_000
 
 
 def _counted(row: Any) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -62,6 +64,31 @@ def _any_text(column: str) -> sa.Index:
     return sa.Index(None, column, postgresql_using="hash")
 
 
+class beginning(sa.sql.functions.FunctionElement[str]):
+    """The first 64 characters of a text from DICOM, in the order of their bytes: of any length it would not go into PostgreSQL's index."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+#: How many characters `beginning` takes.
+BEGINNING = 64
+
+
+@compiles(beginning)
+def _on_sqlite(element: beginning, compiler: Any, **options: Any) -> str:
+    return f"substr({compiler.process(element.clauses, **options)}, 1, {BEGINNING})"
+
+
+@compiles(beginning, "postgresql")
+def _on_postgresql(element: beginning, compiler: Any, **options: Any) -> str:
+    return f'(substr({compiler.process(element.clauses, **options)}, 1, {BEGINNING}) COLLATE "C")'
+
+
+#: Columns of result objects that an index of beginnings finds. Of all rows: PostgreSQL's planner learns nothing from a partial index.
+SEARCHED_BY_BEGINNING = ("patient_id", "patient_name", "patient_name_ideographic", "patient_name_phonetic", "accession_number")
+
+
 def _kept(file_name: str, name: str | None = None, columns: tuple[str, ...] = ()) -> sa.Index:
     """An index of rows that link to a file, by its name (so the janitor asks) or by other `columns`."""
     kept = sa.text(f"{file_name} IS NOT NULL")
@@ -85,7 +112,7 @@ study = sa.Table(
     "study",
     metadata,
     sa.Column("study_instance_uid", _UID, primary_key=True),
-    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("state", sa.String(16), nullable=False),
     sa.Column("state_reason", sa.Text, nullable=False, server_default=""),
     sa.Column("revision", sa.Integer, nullable=False, server_default="1"),
     # Raised whenever something happened that a worker must look at; equal to settled_generation when nothing is open.
@@ -94,12 +121,13 @@ study = sa.Table(
     sa.Column("due_at", UtcDateTime, index=True),
     sa.Column("first_instance_at", UtcDateTime, nullable=False),
     sa.Column("last_instance_at", UtcDateTime, nullable=False),
+    sa.Column("last_hour", sa.Integer, nullable=False, server_default="0", index=True),  # of last_instance_at: see store.found_by
     sa.Column("collecting_since", UtcDateTime, nullable=False),
     sa.Column("patient_id", sa.Text, nullable=False, server_default=""),
     sa.Column("issuer_of_patient_id", sa.Text, nullable=False, server_default=""),
     sa.Column("patient_name", sa.Text, nullable=False, server_default=""),
     sa.Column("patient_birth_date", sa.Text, nullable=False, server_default=""),
-    sa.Column("study_date", sa.Text, nullable=False, server_default="", index=True),
+    sa.Column("study_date", sa.Text, nullable=False, server_default=""),
     # The images that the last look found eligible: a change of it is what "a new eligible image" means.
     sa.Column("selection_hash", _HASH, nullable=False, server_default=""),
     # The selection that a run in progress reads: JSON list of instance ids, and the generation at which it was frozen.
@@ -124,7 +152,21 @@ study = sa.Table(
     *_claim(),
     # What waits for a look; `store.archive` asks in these very words, or the index is of no use.
     sa.Index("ix_study_open", "due_at", sqlite_where=OPEN_STUDY, postgresql_where=OPEN_STUDY),
+    sa.Index("ix_study_state", "state", "last_hour"),
     _any_text("patient_id"),
+)
+
+#: What studies are found by in listings: `store.found_by` says how these rows follow theirs.
+found_by = sa.Table(
+    "found_by",
+    metadata,
+    _study_key(primary_key=True),
+    sa.Column("what", sa.String(8), primary_key=True),  # patient | month | sender | device | class
+    # As bytes are ordered, on either database: what begins alike stands together.
+    sa.Column("value", sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql"), primary_key=True),
+    sa.Column("last_hour", sa.Integer, nullable=False),
+    sa.Index("ix_found_by_value", "what", "value", "last_hour", "study_instance_uid"),
+    sqlite_with_rowid=False,
 )
 
 instance = sa.Table(
@@ -255,15 +297,16 @@ result_object = sa.Table(
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("header", sa.JSON, nullable=False),  # DICOM JSON model (PS3.18 F) without pixel data
     # What QIDO-RS matches, as text; the three groups of the name in lower case.
-    sa.Column("study_date", sa.Text, nullable=False, index=True),
+    sa.Column("study_date", sa.Text, nullable=False),
     sa.Column("patient_id", sa.Text, nullable=False),
     sa.Column("patient_name", sa.Text, nullable=False),
     sa.Column("patient_name_ideographic", sa.Text, nullable=False),
     sa.Column("patient_name_phonetic", sa.Text, nullable=False),
     sa.Column("accession_number", sa.Text, nullable=False),
     sa.Column("modality", sa.String(16), nullable=False),
-    _any_text("patient_id"),
-    _any_text("accession_number"),
+    *(sa.Index(f"ix_result_object_{name}", beginning(sa.column(name))) for name in SEARCHED_BY_BEGINNING),
+    # The order of answers.
+    sa.Index("ix_result_object_study_date", sa.desc("study_date"), "study_instance_uid"),
     sa.Index(None, "file_name"),
     _kept("png_file"),
 )

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 from databases import migrated
 from mammograms_made import uid
 from stepped_store import START, SteppedStore, exam
 
-from store.database import write_engine
-from store.listing import Listing, Wanted
+from store import tables
+from store.database import alembic_config, database_now, write_engine
+from store.found_by import hour_of
+from store.listing import LATELY, Listing, Wanted
 from store.study import View
 
 pytestmark = pytest.mark.filterwarnings("ignore:The value length")  # of Patient IDs that are longer than they may be
@@ -179,6 +183,58 @@ def test_a_line_says_what_there_is_of_a_study(filled: SteppedStore) -> None:
     assert (collecting["version"], collecting["outcome"], collecting["trained"], collecting["classes"]) == (None, None, None, {})
     withdrawn = lines[uid("k")]
     assert (withdrawn["version"], withdrawn["outcome"], withdrawn["classes"]) == (2, "WITHDRAWN", {}), "nothing is said of it any more"
+
+
+def test_the_migration_fills_in_what_the_transactions_write(filled: SteppedStore) -> None:
+    script = ScriptDirectory.from_config(alembic_config(filled.engine)).get_revision("0004")
+    assert script is not None
+    with filled.engine.begin() as connection:
+        written = {tuple(row) for row in connection.execute(sa.select(tables.found_by))}
+        made = {tuple(row.values()) for rows in script.module._rows(connection) for row in rows}
+        hours = connection.execute(sa.select(tables.study.c.last_instance_at, tables.study.c.last_hour)).all()
+    assert made == written and len({what for _, what, _, _ in written}) == 5
+    assert all(row.last_hour == hour_of(row.last_instance_at) for row in hours)
+
+
+def test_what_there_is_to_choose_from(filled: SteppedStore) -> None:
+    with filled.engine.begin() as connection:
+        connection.execute(sa.update(tables.found_by).values(last_hour=hour_of(database_now(connection))))
+        gone = tables.found_by.c.value.in_(("OTHER", "Mammo 2"))
+        connection.execute(sa.update(tables.found_by).where(gone).values(last_hour=hour_of(database_now(connection) - LATELY) - 1))
+    found = filled.listing.choices()
+    with filled.engine.begin() as connection:
+        hour = sa.select(tables.study.c.last_hour).where(tables.study.c.study_instance_uid == tables.found_by.c.study_instance_uid)
+        connection.execute(sa.update(tables.found_by).values(last_hour=hour.scalar_subquery()))
+    assert found == {
+        "calling_ae_titles": ["GANTRY", "GANTRY 2"],
+        "devices": ["Mammo 1", "ROOM1", "ROOM2", "가슴 1"],
+        "classes": ["Mass", "Normal"],
+    }
+
+
+def test_a_study_into_whose_next_hour_an_image_comes_moves_to_the_front(stepped: SteppedStore) -> None:
+    for one in "ab":
+        come(stepped, Come(name=one))
+    stepped.step(3600)
+    stepped.receive(exam(study="a", SOPInstanceUID=uid("late"))[0])
+    for wanted in (
+        Wanted(),
+        Wanted(patient_id="P1"),
+        Wanted(device="ROOM1"),
+        Wanted(calling_ae_title="GANTRY"),
+        Wanted(study_date_from="20260101"),
+    ):
+        for limit in (1, 9):
+            assert [one for page in all_pages(stepped.listing, wanted, limit) for one in page] == [uid("a"), uid("b")], wanted
+    hours = {row.last_hour for row in stepped.rows(sa.select(tables.found_by)) if row.study_instance_uid == uid("a")}
+    assert hours == {hour_of(stepped.now)}
+
+
+def test_a_study_is_found_by_patient_and_sender_before_a_worker_has_looked(stepped: SteppedStore) -> None:
+    stepped.receive(exam()[0], sender="GANTRY")
+    for wanted in (Wanted(patient_id="P1"), Wanted(patient_id="P*"), Wanted(calling_ae_title="GANTRY")):
+        assert all_pages(stepped.listing, wanted, 9) == [[uid("study")]]
+    assert all_pages(stepped.listing, Wanted(device="ROOM1"), 9) == [[]]
 
 
 def test_the_class_is_that_of_the_current_version(stepped: SteppedStore) -> None:

@@ -129,7 +129,16 @@ def test_rows_of_the_previous_release_are_read_and_worked_on(previous: sa.Engine
     study = stepped.search.study(STUDY)
     assert (study["state"], [run["number"] for run in study["runs"]]) == ("analysed", [1])
     assert sorted(one["state"] for one in study["deliveries"]) == ["confirmed", "waiting"]
-    assert [one["study_instance_uid"] for one in stepped.listing.studies(Wanted()).studies] == [STUDY]
+    found = [
+        Wanted(),
+        Wanted(patient_id="P1"),
+        Wanted(calling_ae_title="GANTRY"),
+        Wanted(predicted_class="Normal"),
+        Wanted(states=("analysed",)),
+    ]
+    for wanted in found:
+        assert [one["study_instance_uid"] for one in stepped.listing.studies(wanted).studies] == [STUDY], wanted
+    assert stepped.listing.studies(Wanted(predicted_class="Mass")).studies == []
     assert [one["tries"] for one in stepped.search.deliveries()] == [0, 0]
     with previous.begin() as connection:
         names = {row.name: row.value for row in connection.execute(sa.select(tables.installation))}
@@ -160,8 +169,8 @@ def test_two_that_upgrade_at_once_wait_for_each_other(previous: sa.Engine) -> No
             )
         )
     assert [one.returncode for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
-    assert sorted(one.stdout.strip() for one in ended) == ["('0002', '0003')", "('0003', '0003')"]
-    assert parts.upgrade_database(config) == ("0003", "0003")
+    assert sorted(one.stdout.strip() for one in ended) == ["('0002', '0004')", "('0004', '0004')"]
+    assert parts.upgrade_database(config) == ("0004", "0004")
     engine = workflow_engine(engine_database(url))
     schema = None if engine.dialect.name == "sqlite" else "dbos"
     assert "workflow_status" in sa.inspect(engine).get_table_names(schema=schema)
@@ -181,7 +190,7 @@ def test_no_role_starts_on_an_older_schema_and_none_changes_it(previous: sa.Engi
         command_line = [sys.executable, "-m", "listener.cli", "--config", str(config), role]
         done = subprocess.run(command_line, capture_output=True, text=True, timeout=120, cwd=PROJECT)
         assert done.returncode == 1, (role, done.stdout, done.stderr)
-        assert "has schema 0002, this release needs 0003: run `fourview db upgrade`" in done.stderr and "Traceback" not in done.stderr
+        assert "has schema 0002, this release needs 0004: run `fourview db upgrade`" in done.stderr and "Traceback" not in done.stderr
     assert schema_revision(previous) == "0002"
     with previous.begin() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM lease").scalar_one() == 1, "no lease was taken"
