@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from listener import api_values as values
 from listener import reread
-from listener.desk import Desk, NotScheduled, forgotten_as_json
+from listener.desk import Desk, NotScheduled, UnknownDestination, forgotten_as_json
 from listener.show import json_value
 from listener.who import Person, Role, at_least, speaks_of
 from store.database import OldSchema
@@ -65,7 +65,7 @@ class _Route(APIRoute):
             try:
                 return await answer(request)
             except tuple(_STATUS) as error:
-                status = _STATUS[type(error)]
+                status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
                 again = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
                 return JSONResponse({"detail": str(error)}, status, again)
 
@@ -213,6 +213,14 @@ def _studies(router: APIRouter, desk: Desk) -> None:
 # --------------------------------------------------------------------------------------------------------------------- decisions
 
 
+class _Who(TypedDict):
+    """Who asks, why, and under which id."""
+
+    person: str
+    why: str
+    request_id: str
+
+
 def _decisions(router: APIRouter, desk: Desk) -> None:
     def route(kind: RequestKind, summary: str) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
         return router.post(
@@ -224,8 +232,7 @@ def _decisions(router: APIRouter, desk: Desk) -> None:
             responses=_BAD | _UNKNOWN | _OTHER,
         )
 
-    def asked(kind: RequestKind, study_instance_uid: str, person: Person, why: str, key: str, **more: Any) -> Response:
-        request_id = desk.ask(study_instance_uid, kind, person=person.name, why=why, request_id=key, **more)
+    def asked(request_id: str) -> Response:
         href = f"{PREFIX}/requests/{request_id}"
         return _json({"request_id": request_id, "href": href}, HTTPStatus.ACCEPTED, {"Location": href})
 
@@ -236,7 +243,8 @@ def _decisions(router: APIRouter, desk: Desk) -> None:
             raise HTTPException(
                 HTTPStatus.BAD_REQUEST, "model: only a card that the configuration names; another one by `fourview reprocess --model`"
             )
-        return asked(RequestKind.REPROCESS, study_instance_uid, person, body.reason, key, card=body.model)
+        who: _Who = {"person": person.name, "why": body.reason, "request_id": key}
+        return asked(desk.ask(study_instance_uid, RequestKind.REPROCESS, **who, card=body.model))
 
     @route(RequestKind.RELEASE, "Let a held or incomplete study go on")
     def release(study_instance_uid: _StudyUid, body: values.Release, person: Operator, key: _Key = "") -> Response:
@@ -249,12 +257,25 @@ def _decisions(router: APIRouter, desk: Desk) -> None:
             patient_from_pacs=body.patient_from_pacs,
             use_file=tuple(body.use_file),
         )
-        return asked(RequestKind.RELEASE, study_instance_uid, person, body.reason, key, release=choices)
+        who: _Who = {"person": person.name, "why": body.reason, "request_id": key}
+        return asked(desk.ask(study_instance_uid, RequestKind.RELEASE, **who, release=choices))
 
     @route(RequestKind.WITHDRAW, "Take back what was said of a study")
     def withdraw(study_instance_uid: _StudyUid, body: values.Reason, person: Operator, key: _Key = "") -> Response:
         """What was sent is replaced by a version that says WITHDRAWN, and nothing is read any more."""
-        return asked(RequestKind.WITHDRAW, study_instance_uid, person, body.reason, key)
+        who: _Who = {"person": person.name, "why": body.reason, "request_id": key}
+        return asked(desk.ask(study_instance_uid, RequestKind.WITHDRAW, **who))
+
+    @route(RequestKind.SEND, "Send a study's results whatever the rules say")
+    def send(study_instance_uid: _StudyUid, body: values.Send, person: Operator, key: _Key = "") -> Response:
+        """One that was read on demand, or that the rules ignore; what was read of it on demand counts as received from now on."""
+        who: _Who = {"person": person.name, "why": body.reason, "request_id": key}
+        try:
+            return asked(desk.send(study_instance_uid, **who, send_to=body.send_to))
+        except UnknownDestination:
+            raise HTTPException(
+                HTTPStatus.BAD_REQUEST, "send_to: a name that is of no [[pacs]]; GET /rules has those that are used"
+            ) from None
 
 
 def _requests(router: APIRouter, desk: Desk, stopped: threading.Event) -> None:

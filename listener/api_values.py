@@ -62,6 +62,14 @@ class Reprocess(Reason):
     )
 
 
+class Send(Reason):
+    """Send the results of a study whatever the rules say."""
+
+    send_to: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=100)] = Field(
+        default=[], description="Names of [[pacs]]; none: where the rules send it"
+    )
+
+
 class Release(Reason):
     """How a held study goes on; without any choice: as it stands."""
 
@@ -195,8 +203,12 @@ class Slot(BaseModel):
 class Score(BaseModel):
     """What one model said of one image; the numbers are there when `state` is scored."""
 
+    id: int
     model: str
-    background: bool
+    model_key: str
+    engine: str
+    trained: bool
+    background: bool = Field(description="Only compared: no version is made of it")
     state: Literal["waiting", "scored", "failed"]
     error: str
     attempt: int
@@ -206,6 +218,8 @@ class Score(BaseModel):
     all_probabilities: dict[str, Probability] | None = None
     box: list[int] | None = None
     warnings: list[str] | None = None
+    preview: bool | None = Field(default=None, description="There is a picture of the image as it was read")
+    heat_map: bool | None = Field(default=None, description="And one of what influenced the score")
 
 
 class Image(BaseModel):
@@ -257,6 +271,7 @@ class Run(BaseModel):
     trained: bool
     created_at: datetime
     model: dict[str, Any]
+    model_key: str
     selection: dict[str, dict[str, Any]] = Field(description="View: the image that was read, and its scores or why there are none")
     objects: list[ResultObject]
 
@@ -264,6 +279,7 @@ class Run(BaseModel):
 class StudyDelivery(BaseModel):
     """An object on its way to a destination."""
 
+    id: int
     destination: str
     sop_instance_uid: str
     state: DeliveryState
@@ -280,7 +296,6 @@ class StudyDelivery(BaseModel):
 class Delivery(StudyDelivery):
     """The same in a listing."""
 
-    id: int
     study_instance_uid: str
 
 
@@ -319,6 +334,14 @@ class SameImage(BaseModel):
     study_instance_uid: str
 
 
+class Patient(BaseModel):
+    """Whose study it is, as its first image says."""
+
+    patient_id: str
+    patient_name: str
+    patient_birth_date: str
+
+
 class Study(BaseModel):
     """Everything about one study."""
 
@@ -331,6 +354,7 @@ class Study(BaseModel):
     doubts: list[Doubt]
     first_instance_at: datetime
     last_instance_at: datetime
+    patient: Patient
     rule: Rule
     same_patient: list[str] = Field(description="Other studies of the patient on that day")
     same_images: list[SameImage]

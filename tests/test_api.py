@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from api_made import ANALYSED, HELD, Asked, fill, person
 from mammograms_made import uid
-from stepped_store import SteppedStore
+from stepped_store import FixedRuling, SteppedStore, exam
 
 from listener.api import LONGEST_WAIT_SECONDS
 from listener.users import Role
@@ -174,6 +174,20 @@ def test_the_same_key_asks_once_and_for_one_thing(asked: Asked, client: httpx.Cl
     assert len(decisions(asked)) == 1
 
 
+def test_a_study_is_sent_whatever_the_rules_say(asked: Asked, client: httpx.Client) -> None:
+    asked.stepped.ruling = FixedRuling(action="ignore", send_to=())
+    asked.stepped.receive(*exam(study="ignored"))
+    asked.stepped.settle()
+    assert asked.stepped.state("ignored") == "ignored"
+    made = client.post(f"/studies/{uid('ignored')}/send", json={"send_to": ["pacs"], "reason": "a second opinion"})
+    assert made.status_code == 202, made.text
+    asked.stepped.settle()
+    found = client.get(made.json()["href"].removeprefix("/api/v1")).json()
+    assert (found["kind"], found["state"], found["done"], found["version"]) == ("send", "accepted", True, 1)
+    assert {one["destination"] for one in client.get(f"/studies/{uid('ignored')}").json()["deliveries"]} == {"pacs"}
+    assert acts(client, study=uid("ignored")) == [("the admin", "send", "a second opinion")]
+
+
 def test_only_cards_that_the_configuration_names_read(asked: Asked, client: httpx.Client) -> None:
     """A path is no way to find out what lies on the server."""
     answer = client.post(f"/studies/{ANALYSED}/reprocess", json={"model": "/etc/passwd"})
@@ -241,6 +255,7 @@ NEEDS = [
     ("POST", "/studies/1.2.3/reprocess", {}, Role.OPERATOR),
     ("POST", "/studies/1.2.3/release", {}, Role.OPERATOR),
     ("POST", "/studies/1.2.3/withdraw", {}, Role.OPERATOR),
+    ("POST", "/studies/1.2.3/send", {}, Role.OPERATOR),
     ("POST", "/deliveries/retry", {"delivery_ids": [4711]}, Role.OPERATOR),
     ("POST", "/deliveries/retry", {"states": ["expired"]}, Role.ADMIN),
     ("DELETE", "/studies/1.2.3", None, Role.ADMIN),
@@ -285,7 +300,7 @@ BAD: list[tuple[str, str, Any]] = [
     *(("GET", f"/requests/none?wait={wait}", None) for wait in ("-1", "31", "nan", "x")),
     ("POST", "/pauses/everything", {}),
     ("DELETE", "/pauses/everything", None),
-    *(("POST", f"/studies/{ANALYSED}/{kind}", {"resaon": "Doe"}) for kind in ("reprocess", "release", "withdraw")),
+    *(("POST", f"/studies/{ANALYSED}/{kind}", {"resaon": "Doe"}) for kind in ("reprocess", "release", "withdraw", "send")),
     *(("POST", f"/studies/{ANALYSED}/withdraw", body) for body in (None, [], "text", 1, {"reason": 1}, {"reason": "x" * 1001})),
     *(("POST", f"/studies/{ANALYSED}/release", {"view": view}) for view in ({"Doe": "L-CC"}, {"1.2.3": "L-XX"}, ["L-CC"])),
     *(
@@ -293,6 +308,7 @@ BAD: list[tuple[str, str, Any]] = [
         for name, value in [("exclude", ["Doe"]), ("patient_of", "Doe"), ("use_file", [0])]
     ),
     ("POST", f"/studies/{ANALYSED}/release", {"use_file": [2**63]}),
+    *(("POST", f"/studies/{ANALYSED}/send", {"send_to": names}) for names in (["elsewhere"], "pacs", ["pacs", "Doe"])),
     *(("POST", "/deliveries/retry", body) for body in ({}, {"delivery_ids": [1], "states": ["refused"]}, {"states": ["sent"]})),
     *(("POST", "/deliveries/retry", {"delivery_ids": ids}) for ids in ([0], [2**63], ["Doe"], list(range(1, 1002)))),
 ]
@@ -334,6 +350,7 @@ def test_an_unknown_study_or_request_is_said_to_be_unknown(client: httpx.Client)
         ("POST", "/studies/1.2.3/reprocess"),
         ("POST", "/studies/1.2.3/release"),
         ("POST", "/studies/1.2.3/withdraw"),
+        ("POST", "/studies/1.2.3/send"),
         ("GET", "/requests/1"),
     ]:
         answer = client.request(method, path, json={}) if method == "POST" else client.request(method, path)
