@@ -255,7 +255,7 @@ def web(context: typer.Context, child: Child = False) -> None:
         file_path=files.path,
         ready=ready,
         metrics=metrics,
-        entrance=entrance,
+        entrance=entrance if config.http.stow else None,
         routers=[
             create_router(reader, ready),
             dropped.create_router(reader, files, entrance.figures),

@@ -71,6 +71,7 @@ class Http(Table):
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], COMMAS] = ()
     requests_per_minute: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 6000
     trusted_proxies: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], COMMAS] = ()
+    stow: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,8 @@ JSON_OFFERS = (Offer(media_types.DICOM_JSON), Offer(media_types.JSON))
 _HEADER_OFFERS = (*JSON_OFFERS, Offer(MULTIPART, media_types.DICOM_XML, explicit=True))
 _IMAGE_OFFERS = (Offer("image/jpeg"), Offer("image/png"))
 _TEXT_OFFERS = (Offer("text/html"), Offer("text/plain"))
+#: Parameters of rendered resources that change nothing: our pages are RGB, and the pictures of views were windowed when they were read.
+_NOT_RENDERED = ("window", "annotation", "iccprofile")
 _PILLOW_FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG"}
 
 #: A page made from an object's words runs nothing and loads nothing.
@@ -95,7 +97,7 @@ def create_router(results: Search, file_path: Callable[[str], Path]) -> APIRoute
         resources[path] = service.retrieve
         resources[path + "/metadata"] = service.metadata
         resources[path + "/thumbnail"] = service.thumbnail
-    resources[_INSTANCE + "/rendered"] = service.rendered
+        resources[path + "/rendered"] = service.rendered_together if path != _INSTANCE else service.rendered
     resources[_INSTANCE + "/frames/{frames}"] = service.frames
     resources[_INSTANCE + "/frames/{frames}/rendered"] = service.rendered
     resources[_INSTANCE + "/bulkdata/{tag}"] = service.bulkdata
@@ -203,6 +205,20 @@ class DicomWeb:
             return PlainTextResponse(readable.as_text(ds))
         return HTMLResponse(readable.as_html(ds), headers=_NOTHING_ACTIVE)
 
+    def rendered_together(self, request: Request) -> Response:
+        """PS3.18 10.4.1.2: the result pages of a study or series, each a part; one alone also as a picture by itself."""
+        pages = [_Pixels(self._path(stored)) for stored in self._objects(request) if _is_image(stored)]
+        if not pages:
+            raise HTTPException(404, "there is no image to be rendered; ask for /rendered of an instance")
+        offers = [Offer(MULTIPART, one.media_type) for one in _IMAGE_OFFERS]
+        offer = negotiate(request, [*_IMAGE_OFFERS, *offers] if len(pages) == 1 else offers)
+        if offer.media_type != MULTIPART:
+            return _picture(request, pages[0].picture(), largest=None)
+        encoded = _encoder(request, offer.part_type, largest=None)
+        # One page at a time is in memory.
+        parts = [Part(offer.part_type, map(encoded, map(_Pixels.picture, [one]))) for one in pages]
+        return _warned(request, _multipart(offer.part_type, parts))
+
     def thumbnail(self, request: Request) -> Response:
         """PS3.18 10.4.1.3: the newest result page of a study or series, small; of an instance also a view that was read."""
         if (view := self._view(request)) is not None:
@@ -254,13 +270,31 @@ class DicomWeb:
 
 def _picture(request: Request, picture: Image.Image, *, largest: tuple[int, int] | None) -> Response:
     offer = negotiate(request, _IMAGE_OFFERS)
+    content = _encoder(request, offer.media_type, largest=largest)(picture)
+    return _warned(request, Response(content, media_type=offer.media_type))
+
+
+def _encoder(request: Request, media_type: str, *, largest: tuple[int, int] | None) -> Callable[[Image.Image], bytes]:
+    """What makes a picture of this type, as large as the request wants it, else at most `largest`; 400 for parameters that are none."""
     size = _viewport(request.query_params.get("viewport")) or largest
     quality = _number(request, "quality", default=90, ceiling=100)
-    if size:
-        picture.thumbnail(size)
-    body = BytesIO()
-    picture.save(body, _PILLOW_FORMATS[offer.media_type], quality=quality)
-    return Response(body.getvalue(), media_type=offer.media_type)
+
+    def encoded(picture: Image.Image) -> bytes:
+        if size:
+            picture.thumbnail(size)
+        body = BytesIO()
+        picture.save(body, _PILLOW_FORMATS[media_type], quality=quality)
+        return body.getvalue()
+
+    return encoded
+
+
+def _warned(request: Request, response: Response) -> Response:
+    """PS3.18 8.3.5: a picture that is not as the request wanted it says so."""
+    for name in _NOT_RENDERED:
+        if name in request.query_params:
+            response.headers.append("Warning", f"299 {base_url_of(request)}: {name} is not supported here and was ignored")
+    return response
 
 
 class _Found:

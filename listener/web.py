@@ -23,6 +23,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from listener import dicomweb, openapi, stow
@@ -93,11 +94,11 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _refuse_without_echo)
     for away in (DatabaseAway, NoConnection):
         app.add_exception_handler(away, _come_back_later)
-    app.include_router(dicomweb.create_router(results, file_path))
-    if entrance is not None:
-        app.include_router(stow.create_router(entrance))
-    for router in routers:
+    stores = [stow.create_router(entrance)] if entrance is not None else []
+    everywhere = [dicomweb.create_router(results, file_path), *stores, *routers]
+    for router in everywhere:
         app.include_router(router)
+    app.add_exception_handler(405, _not_allowed([app.router, *everywhere]))
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -246,6 +247,19 @@ def _named(error: Mapping[str, Any]) -> str:
     """Which part of a request is wrong. A name that we do not know is the client's own word, as are the keys of what it sends."""
     where = [str(part) for number, part in enumerate(error["loc"]) if number < 2 or isinstance(part, int)]
     return ".".join([*where[:-1], "(an unknown name)"] if error["type"] == "extra_forbidden" else where)
+
+
+def _not_allowed(routers: Sequence[APIRouter]) -> Callable[[Request, Exception], JSONResponse]:
+    """405 with the methods of all routes of the path: Starlette knows only those of the first one that fits."""
+
+    def answer(request: Request, problem: Exception) -> JSONResponse:
+        routes = [one for router in routers for one in router.routes if isinstance(one, Route)]
+        fitting = [one.methods or () for one in routes if one.path_regex.match(request.scope["path"])]
+        response = _problem(405, "this path has no such method")
+        response.headers["Allow"] = ", ".join(sorted({method for methods in fitting for method in methods}))
+        return response
+
+    return answer
 
 
 def _come_back_later(request: Request, problem: Exception) -> JSONResponse:

@@ -593,8 +593,34 @@ def test_a_file_that_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
 
 def test_other_methods_are_not_allowed(url: str) -> None:
     response = httpx.post(f"{url}/studies", content=b"x", trust_env=False)
-    assert response.status_code == 405
-    assert "GET" in response.headers["Allow"]
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+    assert httpx.delete(f"{url}/studies/{STUDY}/metadata", trust_env=False).headers["Allow"] == "GET, HEAD"
+
+
+def test_pages_of_a_study_and_of_a_series_are_rendered_together(get: Get, results: ResultsMade) -> None:
+    pages = [results.path(uid("older", "page", version)) for version in (1, 2)]
+    for path in (f"/studies/{OLDER}/rendered", f"/studies/{OLDER}/series/{uid('older', 'page')}/rendered"):
+        for accept, kind in (("*/*", "jpeg"), ('multipart/related; type="image/png"', "png")):
+            response = get(path, accept)
+            message = message_from_bytes(f"Content-Type: {response.headers['Content-Type']}\r\n\r\n".encode() + response.content)
+            parts = list(message.walk())[1:]
+            assert [part.get_content_type() for part in parts] == [f"image/{kind}"] * 2
+            shown = [Image.open(BytesIO(part.get_payload(decode=True))) for part in parts]
+            assert [picture.size for picture in shown] == [(60, 40)] * 2
+        assert [picture.tobytes() for picture in shown] == [dcmread(path).PixelData for path in pages]
+        assert get(path, "image/png").status_code == 406, "several are no picture"
+    alone = f"/studies/{STUDY}/series/{uid('study', 'page')}/rendered"
+    assert get(alone).headers["Content-Type"] == "image/jpeg"
+    assert Image.open(BytesIO(get(alone, "image/png", viewport="30,30").content)).size == (30, 20)
+    assert get(f"/studies/{LONELY}/rendered").status_code == 404, "a report is no image"
+    assert get(f"/studies/{uid('nobody')}/rendered").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["window", "annotation", "iccprofile"])
+def test_what_changes_nothing_of_a_picture_is_a_warning(get: Get, name: str) -> None:
+    for path in (f"/studies/{OLDER}/rendered", f"/studies/{STUDY}/series/{uid('study', 'page')}/instances/{PAGE}/rendered"):
+        response = get(path, **{name: "2000,4000,linear"})
+        assert response.status_code == 200 and f"{name} is not supported here and was ignored" in response.headers["Warning"]
 
 
 # --- the pure parts -------------------------------------------------------------------------------------------------------------------

@@ -319,7 +319,9 @@ def test_dropped_files_are_read_and_a_person_sends_the_result(
         orthanc.upload(data)
     ports = {"dicom_port": free_port(), "http_port": free_port(), "pacs_port": orthanc.dicom_port, "pacs_url": orthanc.url}
     study = uid("dropped")
-    with FourviewProcess(tmp_path / "fourview", **ports, rule='Modality == "CR"') as ours:
+    without_stow = {"FOURVIEW_HTTP__STOW": "false"}
+    with FourviewProcess(tmp_path / "fourview", **ports, rule='Modality == "CR"', environment=without_stow) as ours:
+        assert httpx.post(f"{ours.url}/dicom-web/studies", content=b"x", trust_env=False).status_code == 405
         url = f"{ours.url}{dropped.PATH}"
         answer = httpx.post(url, files=[("files", ("Doe^Jane.dcm", data)) for data in exam], timeout=60, trust_env=False)
         assert answer.status_code == 200 and [one["study_instance_uid"] for one in answer.json()] == [study] * 4

@@ -417,6 +417,13 @@ def test_there_is_no_entrance_without_a_store(web: Callable[..., Web], tmp_path:
         assert httpx.post(url + "/dicom-web/studies", content=b"x", trust_env=False).status_code == 405
 
 
+def test_what_a_path_allows_is_told_with_both_entrances(web: Callable[..., Web]) -> None:
+    fourview = web()
+    for path in ("/studies", f"/studies/{uid('study')}"):
+        response = httpx.put(f"{fourview.url}{path}", content=b"x", trust_env=False)
+        assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD, POST")
+
+
 def test_only_so_many_may_store_at_once(web: Callable[..., Web]) -> None:
     fourview, ds = web(requests_at_once=1), mammogram()
     fourview.archive.may_go_on.clear()
