@@ -213,7 +213,7 @@ def work(
 
 @app.command()
 def web(context: typer.Context, child: Child = False) -> None:
-    """Answer QIDO-RS, WADO-RS, STOW-RS, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
+    """Answer pages, JSON API, DICOMweb, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
     from listener import api, dashboard, dropped, stow
     from listener.keeping import kept_for
     from listener.metrics import exposition

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ send_to = ["pacs"]
 {tables}
 """)
         self.desk = Desk(load(self.path, {}))
+        self.stopped = threading.Event()
 
     def fourview(self, *arguments: str, code: int = 0) -> Any:
         """What a command prints with --json."""
@@ -72,7 +74,7 @@ send_to = ["pacs"]
             results=self.stepped.search,
             file_path=self.stepped.files.path,
             ready=list,
-            routers=[api.create_router(self.desk)],
+            routers=[api.create_router(self.desk, self.stopped)],
             access=Access(users=USERS),
         )
         with serving(app) as url:

@@ -18,6 +18,7 @@ from api_made import ANALYSED, HELD, Asked, fill, person
 from mammograms_made import uid
 from stepped_store import FixedRuling, SteppedStore, exam
 
+from listener import api
 from listener.api import LONGEST_WAIT_SECONDS
 from listener.users import Role
 from listener.who import ANYBODY
@@ -133,6 +134,22 @@ def test_a_client_can_wait_for_the_end(asked: Asked, client: httpx.Client) -> No
     assert (found["state"], found["ended"]) == ("accepted", True)
 
 
+@pytest.mark.parametrize("why", ["too many wait", "stopped"])
+def test_nobody_is_kept_waiting_in_vain(asked: Asked, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """One look is enough for an answer then, however long the client would wait."""
+    looks: list[str] = []
+    answer = asked.desk.answer
+    monkeypatch.setattr(asked.desk, "answer", lambda request_id: looks.append(request_id) or answer(request_id))
+    if why == "stopped":
+        asked.stopped.set()
+    else:
+        monkeypatch.setattr(api, "MOST_WAITING", 0)
+    with asked.client() as client:
+        path = client.post(f"/studies/{ANALYSED}/reprocess", json={}).json()["href"].removeprefix("/api/v1")
+        assert client.get(path, params={"wait": LONGEST_WAIT_SECONDS}).json()["state"] == "waiting"
+    assert len(looks) == 1
+
+
 def test_a_release_is_refused_with_the_choices_until_it_settles_the_doubt(asked: Asked, client: httpx.Client) -> None:
     def released(**choices: Any) -> Any:
         made = client.post(f"/studies/{HELD}/release", json=choices)
@@ -237,6 +254,19 @@ def test_a_comparison_that_nobody_makes_is_not_promised(stepped: SteppedStore, t
         assert client.get("/reconciliation").json()["scheduled"] is False
         answer = client.post("/reconciliation", json={})
         assert answer.status_code == 409 and "[study] reconcile" in answer.json()["detail"]
+
+
+def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
+    stepped = SteppedStore(sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none"), tmp_path / "files")
+    with Asked(stepped, tmp_path, RECONCILED).client() as client:
+        for method, path in [("GET", "/studies"), ("GET", "/studies/1.2.3"), ("GET", "/requests/1"), ("DELETE", "/studies/1.2.3")]:
+            answer = client.request(method, path)
+            assert answer.status_code == 503 and answer.headers["Retry-After"] and "database" in answer.json()["detail"], answer.text
+        assert client.post("/studies/1.2.3/reprocess", json={}).status_code == 503
+        found = client.get("/status")
+        assert found.status_code == 200 and (found.json()["database"], found.json()["ok"]) == ("away", False)
+        assert "127.0.0.1" not in client.get("/studies").text
+        assert client.get("/rules").status_code == 200
 
 
 # ----------------------------------------------------------------------------------------------------------------- who may what

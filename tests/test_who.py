@@ -343,6 +343,7 @@ NEEDED = {
     ("POST", "/api/v1/studies/{}/reprocess"): Role.OPERATOR,
     ("POST", "/api/v1/studies/{}/release"): Role.OPERATOR,
     ("POST", "/api/v1/studies/{}/withdraw"): Role.OPERATOR,
+    ("POST", "/api/v1/studies/{}/send"): Role.OPERATOR,
     ("POST", "/api/v1/deliveries/retry"): Role.OPERATOR,  # by state, of many at once: an admin
     ("DELETE", "/api/v1/studies/{}"): Role.ADMIN,
     ("POST", "/api/v1/studies/{}/allow-again"): Role.ADMIN,
