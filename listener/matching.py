@@ -13,11 +13,14 @@ from pydicom.uid import RE_VALID_UID
 
 Header = Mapping[str, Any]
 
-_RANGES = {"DA": r"\d{8}", "TM": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"}
-_FLOORS = {"DA": "00000000", "TM": "000000.000000"}
-_CEILINGS = {"DA": "99999999", "TM": "235959.999999"}
+_TIME = r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"
+_RANGES = {"DA": r"\d{8}", "TM": _TIME, "DT": rf"\d{{4}}(\d{{2}}(\d{{2}}({_TIME})?)?)?"}
+_FLOORS = {"DA": "00000000", "TM": "000000.000000", "DT": "00000000000000.000000"}
+_CEILINGS = {"DA": "99999999", "TM": "235959.999999", "DT": "99991231235959.999999"}
+_FORMS = {"DA": "YYYYMMDD", "TM": "HHMMSS", "DT": "YYYYMMDDHHMMSS"}
+_OFFSET = re.compile(r"[+-]\d{4}$")
 _NUMBERS = {"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"}
-_WILDCARDS = {"AE", "AS", "CS", "DT", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
+_WILDCARDS = {"AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
 
 
 class BadValue(ValueError):
@@ -37,7 +40,8 @@ class Key:
 class Match:
     """A key with a value to be met. `value` is normalised:
 
-    UI, CS: alternatives joined by a backslash (CS ones may hold wildcards). DA, TM: "low-high", both present, inclusive.
+    UI, CS: alternatives joined by a backslash (CS ones may hold wildcards). DA, TM, DT: "low-high", both present, inclusive; a DT is
+    compared as it is written, without its offset from UTC.
     Numbers: as written. All else: one text in which "*" stands for any characters and "?" for one.
     """
 
@@ -57,6 +61,7 @@ class Match:
             return text in self.value.split("\\")
         if vr in _RANGES:
             low, high = self.value.split("-")
+            text = _OFFSET.sub("", text) if vr == "DT" else text
             return low <= text + _FLOORS[vr][len(text) :] <= high
         if vr in _NUMBERS:
             return float(text) == float(self.value)
@@ -169,7 +174,7 @@ def _range(key: Key, value: str) -> str:
     if not dash:
         high = low
     if any(end and not re.fullmatch(_RANGES[key.vr], end) for end in (low, high)) or not (low or high):
-        form = "YYYYMMDD" if key.vr == "DA" else "HHMMSS"
+        form = _FORMS[key.vr]
         raise BadValue(f"{key.name} must be {form}, {form}-, -{form} or {form}-{form}")
     return f"{low + _FLOORS[key.vr][len(low) :]}-{high + _CEILINGS[key.vr][len(high) :]}"
 

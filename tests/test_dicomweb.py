@@ -674,6 +674,38 @@ def test_values_are_normalised_for_the_store() -> None:
     assert value("StudyInstanceUID", "1.2, 1.3") == "1.2\\1.3"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "met"),
+    [
+        ("20261120", True),
+        ("202611201015", True),
+        ("20261120101530.25", True),
+        ("20261120101530.26", False),
+        ("2026-", True),
+        ("-20261120", True),
+        ("-2026112010", True),
+        ("-2026112009", False),
+        ("20261120102000-20261121", False),
+    ],
+)
+def test_dates_with_times_are_matched_by_range(wanted: str, met: bool) -> None:
+    key = parse_key("AcquisitionDateTime")
+    assert key is not None
+    match = parse_match(key, wanted)
+    assert match is not None
+    for offset in ("", "+0100", "-0500"):
+        assert match.meets({"0008002A": {"vr": "DT", "Value": [f"20261120101530.250000{offset}"]}}) is met
+    assert not match.meets({"0008002A": {"vr": "DT"}})
+
+
+@pytest.mark.parametrize("wanted", ["-", "yesterday", "20261120+0100", "2026112", "20261120-20261121-", "*"])
+def test_what_is_no_date_with_time_is_refused(wanted: str) -> None:
+    key = parse_key("AcquisitionDateTime")
+    assert key is not None
+    with pytest.raises(BadValue, match="YYYYMMDDHHMMSS"):
+        parse_match(key, wanted)
+
+
 def test_keys_name_attributes_of_the_dictionary() -> None:
     assert parse_key("00400275.ScheduledProcedureStepID") == parse_key("RequestAttributesSequence.00400009")
     for text in ("PatientsName", "00090010", "PatientID.PatientName", "", ".", "PatientID."):
