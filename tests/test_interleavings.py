@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from mammograms_made import uid
-from stepped_store import CEILING, MODEL, POLICY, RETAKE, START, SteppedStore, exam, image, made_scores
+from stepped_store import CEILING, MODEL, POLICY, RETAKE, START, FixedRuling, SteppedStore, exam, image, made_scores
+from test_on_demand import ask, book
 
 from store import tables
 from store.grouping import RequestKind
@@ -248,6 +249,24 @@ def old(stepped: SteppedStore) -> dict[str, Operation]:
     }
 
 
+def on_demand(stepped: SteppedStore) -> dict[str, Operation]:
+    """A study of which people had three images read, long ago, and that a person sends now."""
+    for ds in exam()[:3]:
+        ask(stepped, ds)
+    stepped.settle()
+    stepped.step(30 * DAY)
+    stepped.ruling = FixedRuling(action="ignore", rule_name="", reason="no rule matches", send_to=())
+    sent = {"request_id": "s1", "person": "Kim", "otherwise": ["pacs"]}
+    return {
+        "sent by a person": lambda: book(stepped).send(STUDY, **sent),
+        "kept after all": lambda: stepped.receive(exam()[0])[0].value,
+        "another kept": lambda: stepped.receive(exam()[3])[0].value,
+        "read once more": lambda: ask(stepped, exam()[0])[0].linked,
+        "given up": lambda: stepped.archive.give_up(STUDY, "a surprise"),
+        "advance": advance(stepped),
+    }
+
+
 def receptions(stepped: SteppedStore) -> dict[str, Operation]:
     foreign = image(View.L_CC, "foreign", PatientID="P2", PatientName="Roe^Ann")
     return {
@@ -272,7 +291,7 @@ def advance(stepped: SteppedStore) -> Operation:
     return lambda: stepped.archive.advance(STUDY, resolved, stepped.policy, stepped._decide)
 
 
-@pytest.mark.parametrize("start", [collecting, analysing, withdrawing, old])
+@pytest.mark.parametrize("start", [collecting, analysing, withdrawing, old, on_demand])
 def test_every_interleaving_ends_like_a_serial_order(laboratory: Laboratory, start: Callable[[SteppedStore], dict[str, Operation]]) -> None:
     operations = start(laboratory.stepped)
     assert laboratory.stepped.now >= START
