@@ -18,11 +18,12 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
 
-from listener import api_values as values
+from listener import api_asked as asked
+from listener import api_told as told
 from listener import reread
 from listener.desk import Desk, NotScheduled, UnknownDestination, forgotten_as_json
+from listener.parts import SpoolAway
 from listener.show import json_value
 from listener.who import Person, Role, at_least, speaks_of
 from store.database import OldSchema
@@ -34,24 +35,23 @@ from store.pauses import Paused
 from store.requests import AnotherRequest
 from store.rows import Busy, UnknownStudy
 from store.search import UnknownRequest
-from store.study import StudyState
 
 PREFIX = "/api/v1"
-#: A client waits no longer in one request for a worker's answer, in seconds; and so many wait at once, beyond them nobody is kept waiting.
-LONGEST_WAIT_SECONDS = 30.0
+#: So many clients wait at once; beyond them nobody is kept waiting.
 MOST_WAITING = 32
 #: How often it is looked for those who wait, and by how many threads.
 LOOK_SECONDS = 0.25
 _LOOKS_AT_ONCE = 4
 
-#: What a part of the project raises -> the status that says so.
-_STATUS: dict[type[Exception], HTTPStatus] = {
-    UnknownStudy: HTTPStatus.NOT_FOUND,
-    UnknownRequest: HTTPStatus.NOT_FOUND,
-    AnotherRequest: HTTPStatus.CONFLICT,
-    NotScheduled: HTTPStatus.CONFLICT,
-    Busy: HTTPStatus.SERVICE_UNAVAILABLE,
-    OldSchema: HTTPStatus.SERVICE_UNAVAILABLE,
+#: What a part of the project raises -> the status that says so, and the words where its own name paths or addresses.
+_STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
+    UnknownStudy: (HTTPStatus.NOT_FOUND, ""),
+    UnknownRequest: (HTTPStatus.NOT_FOUND, ""),
+    AnotherRequest: (HTTPStatus.CONFLICT, ""),
+    NotScheduled: (HTTPStatus.CONFLICT, ""),
+    Busy: (HTTPStatus.SERVICE_UNAVAILABLE, ""),
+    OldSchema: (HTTPStatus.SERVICE_UNAVAILABLE, "the database is that of another release; `fourview check` says more"),
+    SpoolAway: (HTTPStatus.SERVICE_UNAVAILABLE, "the folder of the files cannot be used; `fourview check` says more"),
 }
 
 
@@ -65,9 +65,9 @@ class _Route(APIRoute):
             try:
                 return await answer(request)
             except tuple(_STATUS) as error:
-                status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+                status, words = next(said for kind, said in _STATUS.items() if isinstance(error, kind))
                 again = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-                return JSONResponse({"detail": str(error)}, status, again)
+                return JSONResponse({"detail": words or str(error)}, status, again)
 
         return handler
 
@@ -78,11 +78,8 @@ Viewer = Annotated[Person, Depends(at_least(Role.VIEWER))]
 Operator = Annotated[Person, Depends(at_least(Role.OPERATOR))]
 Admin = Annotated[Person, Depends(at_least(Role.ADMIN))]
 
-#: Without control characters: no database finds them, and PostgreSQL refuses to look for some.
-_Text = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
-_StudyUid = Annotated[str, Path(pattern=values.UID_PATTERN, max_length=64, description="Study Instance UID")]
-_Date = Annotated[str, Field(pattern=r"^([0-9]{8})?$", description="YYYYMMDD")]
-_Why = Annotated[values.Why, Query(description="Why; it is kept beside what was done")]
+_StudyUid = Annotated[str, Path(pattern=asked.UID_PATTERN, max_length=64, description="Study Instance UID")]
+_Why = Annotated[asked.Why, Query(description="Why; it is kept beside what was done")]
 _Key = Annotated[
     str,
     Header(
@@ -93,50 +90,9 @@ _Key = Annotated[
 ]
 
 _Answers = dict[int | str, dict[str, Any]]
-_BAD: _Answers = {400: {"model": values.Problem, "description": "Something is wrong with the request: it is said what"}}
-_UNKNOWN: _Answers = {404: {"model": values.Problem, "description": "No such study or request; a forgotten study says so"}}
-_OTHER: _Answers = {409: {"model": values.Problem, "description": "It cannot be done as things stand"}}
-
-
-class _Options(BaseModel):
-    """What stands behind the question mark; an unknown name is a mistake."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class StudiesWanted(_Options):
-    state: list[StudyState] = Field(default=[], description="In one of these states; may be repeated")
-    study_date_from: _Date = ""
-    study_date_to: _Date = ""
-    patient_id: _Text = Field(default="", description="Exactly this Patient ID; with * at its end what begins so")
-    predicted_class: _Text = Field(default="", description="A view of the current version has this class")
-    calling_ae_title: _Text = Field(default="", description="An image came from this AE title")
-    device: _Text = Field(default="", description="An image names this station or model")
-    after: Annotated[str, Field(max_length=100)] = Field(default="", description="`next` of the page before")
-    limit: Annotated[int, Field(ge=1, le=values.LONGEST_PAGE)] = 50
-
-
-class DeliveriesWanted(_Options):
-    state: DeliveryState | None = Field(default=None, description="Only deliveries in this state")
-    limit: Annotated[int, Field(ge=1, le=values.LONGEST_PAGE)] = values.LONGEST_PAGE
-
-
-class ActsWanted(_Options):
-    study: Annotated[str, Field(pattern=f"^$|{values.UID_PATTERN}", max_length=64)] = Field(
-        default="", description="Only what was done to this study, forgotten or not"
-    )
-    since: Annotated[str, Field(max_length=20)] = Field(default="30d", description="How far to look back, as in 30d, 12h or 2w")
-    limit: Annotated[int, Field(ge=1, le=values.LONGEST_PAGE)] = values.LONGEST_PAGE
-
-
-class DevicesWanted(_Options):
-    days: Annotated[float, Field(ge=0, le=reread.MOST_DAYS, allow_inf_nan=False)] = Field(default=30.0, description="How far to look back")
-
-
-class AnswerWanted(_Options):
-    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False)] = Field(
-        default=0.0, description="Seconds to wait for the end of it; the answer is what is known then"
-    )
+_BAD: _Answers = {400: {"model": told.Problem, "description": "Something is wrong with the request: it is said what"}}
+_UNKNOWN: _Answers = {404: {"model": told.Problem, "description": "No such study or request; a forgotten study says so"}}
+_OTHER: _Answers = {409: {"model": told.Problem, "description": "It cannot be done as things stand"}}
 
 
 def _json(value: Any, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:
@@ -160,8 +116,8 @@ def create_router(desk: Desk, stopped: threading.Event | None = None) -> APIRout
 
 
 def _studies(router: APIRouter, desk: Desk) -> None:
-    @router.get("/studies", tags=["studies"], summary="Studies, page by page", response_model=values.Studies, responses=_BAD)
-    def studies(request: Request, options: Annotated[StudiesWanted, Query()], _: Viewer) -> Response:
+    @router.get("/studies", tags=["studies"], summary="Studies, page by page", response_model=told.Studies, responses=_BAD)
+    def studies(request: Request, options: Annotated[asked.StudiesWanted, Query()], _: Viewer) -> Response:
         """The study that last received an image comes first. `next` of a page is `after` of the one behind it."""
         conditions = options.model_dump(exclude={"state", "after", "limit"})
         wanted = Wanted(states=tuple(str(one) for one in options.state), **conditions)
@@ -176,7 +132,7 @@ def _studies(router: APIRouter, desk: Desk) -> None:
         "/studies/{study_instance_uid}",
         tags=["studies"],
         summary="Everything about one study",
-        response_model=values.Study,
+        response_model=told.Study,
         responses=_BAD | _UNKNOWN,
     )
     def study(study_instance_uid: _StudyUid, _: Viewer) -> Response:
@@ -187,7 +143,7 @@ def _studies(router: APIRouter, desk: Desk) -> None:
         "/studies/{study_instance_uid}",
         tags=["studies"],
         summary="Forget a study",
-        response_model=values.Forgotten,
+        response_model=told.Forgotten,
         responses=_BAD | _UNKNOWN,
     )
     def forget(study_instance_uid: _StudyUid, person: Admin, reason: _Why = "") -> Response:
@@ -201,10 +157,10 @@ def _studies(router: APIRouter, desk: Desk) -> None:
         "/studies/{study_instance_uid}/allow-again",
         tags=["studies"],
         summary="Let a forgotten study come again",
-        response_model=values.AllowedAgain,
+        response_model=told.AllowedAgain,
         responses=_BAD,
     )
-    def allow_again(study_instance_uid: _StudyUid, body: values.Reason, person: Admin) -> Response:
+    def allow_again(study_instance_uid: _StudyUid, body: asked.Reason, person: Admin) -> Response:
         """It is received like a new one when it is sent again."""
         allowed = desk.forgetting.allow_again(study_instance_uid, person=person.name, why=body.reason)
         return _json({"study_instance_uid": study_instance_uid, "allowed": allowed})
@@ -228,26 +184,26 @@ def _decisions(router: APIRouter, desk: Desk) -> None:
             tags=["decisions"],
             summary=summary,
             status_code=HTTPStatus.ACCEPTED,
-            response_model=values.Requested,
+            response_model=told.Requested,
             responses=_BAD | _UNKNOWN | _OTHER,
         )
 
-    def asked(request_id: str) -> Response:
+    def accepted(request_id: str) -> Response:
         href = f"{PREFIX}/requests/{request_id}"
         return _json({"request_id": request_id, "href": href}, HTTPStatus.ACCEPTED, {"Location": href})
 
     @route(RequestKind.REPROCESS, "Read a study again")
-    def reprocess(study_instance_uid: _StudyUid, body: values.Reprocess, person: Operator, key: _Key = "") -> Response:
+    def reprocess(study_instance_uid: _StudyUid, body: asked.Reprocess, person: Operator, key: _Key = "") -> Response:
         """With the model and the options of now. A new version is made only if its causes changed."""
         if body.model and body.model not in desk.cards():
             raise HTTPException(
                 HTTPStatus.BAD_REQUEST, "model: only a card that the configuration names; another one by `fourview reprocess --model`"
             )
         who: _Who = {"person": person.name, "why": body.reason, "request_id": key}
-        return asked(desk.ask(study_instance_uid, RequestKind.REPROCESS, **who, card=body.model))
+        return accepted(desk.ask(study_instance_uid, RequestKind.REPROCESS, **who, card=body.model))
 
     @route(RequestKind.RELEASE, "Let a held or incomplete study go on")
-    def release(study_instance_uid: _StudyUid, body: values.Release, person: Operator, key: _Key = "") -> Response:
+    def release(study_instance_uid: _StudyUid, body: asked.Release, person: Operator, key: _Key = "") -> Response:
         """The study's `doubts` say why it is held and which choices settle it; a release that does not is refused with them."""
         choices = Release(
             exclude=tuple(body.exclude),
@@ -258,20 +214,20 @@ def _decisions(router: APIRouter, desk: Desk) -> None:
             use_file=tuple(body.use_file),
         )
         who: _Who = {"person": person.name, "why": body.reason, "request_id": key}
-        return asked(desk.ask(study_instance_uid, RequestKind.RELEASE, **who, release=choices))
+        return accepted(desk.ask(study_instance_uid, RequestKind.RELEASE, **who, release=choices))
 
     @route(RequestKind.WITHDRAW, "Take back what was said of a study")
-    def withdraw(study_instance_uid: _StudyUid, body: values.Reason, person: Operator, key: _Key = "") -> Response:
+    def withdraw(study_instance_uid: _StudyUid, body: asked.Reason, person: Operator, key: _Key = "") -> Response:
         """What was sent is replaced by a version that says WITHDRAWN, and nothing is read any more."""
         who: _Who = {"person": person.name, "why": body.reason, "request_id": key}
-        return asked(desk.ask(study_instance_uid, RequestKind.WITHDRAW, **who))
+        return accepted(desk.ask(study_instance_uid, RequestKind.WITHDRAW, **who))
 
     @route(RequestKind.SEND, "Send a study's results whatever the rules say")
-    def send(study_instance_uid: _StudyUid, body: values.Send, person: Operator, key: _Key = "") -> Response:
+    def send(study_instance_uid: _StudyUid, body: asked.Send, person: Operator, key: _Key = "") -> Response:
         """One that was read on demand, or that the rules ignore; what was read of it on demand counts as received from now on."""
         who: _Who = {"person": person.name, "why": body.reason, "request_id": key}
         try:
-            return asked(desk.send(study_instance_uid, **who, send_to=body.send_to))
+            return accepted(desk.send(study_instance_uid, **who, send_to=body.send_to))
         except UnknownDestination:
             raise HTTPException(
                 HTTPStatus.BAD_REQUEST, "send_to: a name that is of no [[pacs]]; GET /rules has those that are used"
@@ -291,13 +247,13 @@ def _requests(router: APIRouter, desk: Desk, stopped: threading.Event) -> None:
         "/requests/{request_id}",
         tags=["decisions"],
         summary="What came of a request",
-        response_model=values.Answer,
+        response_model=told.Answer,
         responses=_BAD | _UNKNOWN,
     )
     async def answer(
         request: Request,
-        request_id: Annotated[str, Path(pattern=values.REQUEST_ID_PATTERN)],
-        options: Annotated[AnswerWanted, Query()],
+        request_id: Annotated[str, Path(pattern=asked.REQUEST_ID_PATTERN)],
+        options: Annotated[asked.AnswerWanted, Query()],
         _: Viewer,
     ) -> Response:
         """`ended` says that nothing more comes of it, `done` that what was asked for came about."""
@@ -322,15 +278,15 @@ def _requests(router: APIRouter, desk: Desk, stopped: threading.Event) -> None:
 
 
 def _deliveries(router: APIRouter, desk: Desk) -> None:
-    @router.get("/deliveries", tags=["deliveries"], summary="Deliveries", response_model=values.Deliveries, responses=_BAD)
-    def deliveries(request: Request, options: Annotated[DeliveriesWanted, Query()], _: Viewer) -> Response:
+    @router.get("/deliveries", tags=["deliveries"], summary="Deliveries", response_model=told.Deliveries, responses=_BAD)
+    def deliveries(request: Request, options: Annotated[asked.DeliveriesWanted, Query()], _: Viewer) -> Response:
         """Newest first; what was refused or has expired also once for each destination and reason."""
         found = desk.deliveries(options.state, options.limit)
         speaks_of(request, (one["study_instance_uid"] for one in found))
         return _json({"deliveries": found, "given_up": desk.given_up()})
 
-    @router.post("/deliveries/retry", tags=["deliveries"], summary="Send again", response_model=values.Retried, responses=_BAD)
-    def retry(body: values.Retry, person: Operator) -> Response:
+    @router.post("/deliveries/retry", tags=["deliveries"], summary="Send again", response_model=told.Retried, responses=_BAD)
+    def retry(body: asked.Retry, person: Operator) -> Response:
         """Put deliveries that were given up back into the outbox. The same bytes are sent, and nothing is read again."""
         if bool(body.delivery_ids) == bool(body.states):
             raise HTTPException(HTTPStatus.BAD_REQUEST, "name delivery_ids, or states, not both")
@@ -350,28 +306,28 @@ def _deliveries(router: APIRouter, desk: Desk) -> None:
 
 
 def _site(router: APIRouter, desk: Desk) -> None:
-    @router.get("/status", tags=["site"], summary="How the installation fares", response_model=values.Status)
+    @router.get("/status", tags=["site"], summary="How the installation fares", response_model=told.Status)
     def status(_: Viewer) -> Response:
         """What is in trouble and what to do first, then the rest. A database that is away is a trouble, and the answer 200."""
         return _json(desk.status())
 
-    @router.get("/alerts", tags=["site"], summary="What people are told", response_model=values.Alerts)
+    @router.get("/alerts", tags=["site"], summary="What people are told", response_model=told.Alerts)
     def alerts(_: Viewer) -> Response:
         """What is not settled yet, oldest first."""
         return _json({"alerts": desk.alerts()})
 
-    @router.get("/devices", tags=["site"], summary="Devices and their contradictions", response_model=values.Devices, responses=_BAD)
-    def devices(options: Annotated[DevicesWanted, Query()], _: Viewer) -> Response:
+    @router.get("/devices", tags=["site"], summary="Devices and their contradictions", response_model=told.Devices, responses=_BAD)
+    def devices(options: Annotated[asked.DevicesWanted, Query()], _: Viewer) -> Response:
         """Per device, images and what contradicts the side that they state; the most contradicted first."""
         return _json({"devices": desk.devices(options.days)})
 
-    @router.get("/rules", tags=["site"], summary="The rules", response_model=values.Rules)
+    @router.get("/rules", tags=["site"], summary="The rules", response_model=told.Rules)
     def rules(_: Viewer) -> Response:
         """In the order in which they are asked: the first that matches decides."""
         return _json({"rules": desk.rules()})
 
-    @router.get("/acts", tags=["site"], summary="What people did", response_model=values.Acts, responses=_BAD)
-    def acts(options: Annotated[ActsWanted, Query()], _: Admin) -> Response:
+    @router.get("/acts", tags=["site"], summary="What people did", response_model=told.Acts, responses=_BAD)
+    def acts(options: Annotated[asked.ActsWanted, Query()], _: Admin) -> Response:
         """Newest first: who, when, why. Nothing is ever taken from this record."""
         try:
             days = reread.days(options.since)
@@ -379,19 +335,19 @@ def _site(router: APIRouter, desk: Desk) -> None:
             raise HTTPException(HTTPStatus.BAD_REQUEST, f"since: as in 30d, 12h or 2w, at most {reread.MOST_DAYS}d") from None
         return _json({"acts": desk.acts(days=days, study_instance_uid=options.study, limit=options.limit)})
 
-    @router.post("/pauses/{what}", tags=["site"], summary="Pause", response_model=values.PauseState, responses=_BAD)
-    def pause(what: Paused, body: values.Reason, person: Admin) -> Response:
+    @router.post("/pauses/{what}", tags=["site"], summary="Pause", response_model=told.PauseState, responses=_BAD)
+    def pause(what: Paused, body: asked.Reason, person: Admin) -> Response:
         """Hand out nothing more: results wait, or images; reception goes on. What is in hand ends."""
         changed = desk.pause(what, person=person.name, why=body.reason)
         return _json({"what": what, "paused": True, "changed": changed})
 
-    @router.delete("/pauses/{what}", tags=["site"], summary="Resume", response_model=values.PauseState, responses=_BAD)
+    @router.delete("/pauses/{what}", tags=["site"], summary="Resume", response_model=told.PauseState, responses=_BAD)
     def resume(what: Paused, person: Admin, reason: _Why = "") -> Response:
         """Go on with what was paused."""
         changed = desk.resume(what, person=person.name, why=reason)
         return _json({"what": what, "paused": False, "changed": changed})
 
-    @router.get("/reconciliation", tags=["site"], summary="The last comparison with the PACS", response_model=values.Reconciliation)
+    @router.get("/reconciliation", tags=["site"], summary="The last comparison with the PACS", response_model=told.Reconciliation)
     def reconciliation(_: Viewer) -> Response:
         """What the comparison that workers make by themselves found last, and when."""
         return _json(desk.reconciled())
@@ -401,10 +357,10 @@ def _site(router: APIRouter, desk: Desk) -> None:
         tags=["site"],
         summary="Compare with the PACS soon",
         status_code=HTTPStatus.ACCEPTED,
-        response_model=values.Reconciliation,
+        response_model=told.Reconciliation,
         responses=_BAD | _OTHER,
     )
-    def reconcile(body: values.Reason, person: Admin) -> Response:
+    def reconcile(body: asked.Reason, person: Admin) -> Response:
         """A worker does it as soon as it looks, as the configuration says: it lists what is missing, or fetches it."""
         desk.reconcile(person=person.name, why=body.reason)
         return _json(desk.reconciled(), HTTPStatus.ACCEPTED)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from listener.api_values import Problem
+from listener.api_told import Problem
 
 _PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 #: What is answered around the routes, so that any of them may.

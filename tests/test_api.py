@@ -5,6 +5,7 @@ SQLite and PostgreSQL; the worker is a method call, so that what comes of a requ
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -19,7 +20,7 @@ from mammograms_made import uid
 from stepped_store import FixedRuling, SteppedStore, exam
 
 from listener import api
-from listener.api import LONGEST_WAIT_SECONDS
+from listener.api_asked import LONGEST_WAIT_SECONDS
 from listener.users import Role
 from listener.who import ANYBODY
 from store import tables
@@ -267,6 +268,23 @@ def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
         assert found.status_code == 200 and (found.json()["database"], found.json()["ok"]) == ("away", False)
         assert "127.0.0.1" not in client.get("/studies").text
         assert client.get("/rules").status_code == 200
+
+
+def test_files_and_tables_that_cannot_be_used_are_said_without_paths(asked: Asked, client: httpx.Client) -> None:
+    shutil.rmtree(asked.stepped.files.root)
+    answer = client.delete(f"/studies/{ANALYSED}")
+    assert answer.status_code == 503 and "files" in answer.json()["detail"] and str(asked.path.parent) not in answer.text
+    assert client.get(f"/studies/{ANALYSED}").status_code == 200, "nothing is forgotten whose files cannot be removed"
+    with asked.stepped.engine.begin() as connection:
+        row = sa.table("alembic_version", sa.column("version_num"))
+        [now] = connection.execute(sa.select(row.c.version_num)).scalars()
+        connection.execute(sa.update(row).values(version_num="0000"))
+    try:
+        answer = client.get("/acts")  # the part of the desk that it needs is opened now
+        assert answer.status_code == 503 and "another release" in answer.json()["detail"] and "sql" not in answer.text
+    finally:
+        with asked.stepped.engine.begin() as connection:
+            connection.execute(sa.update(row).values(version_num=now))
 
 
 # ----------------------------------------------------------------------------------------------------------------- who may what

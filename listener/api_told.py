@@ -1,99 +1,17 @@
-"""What goes into the JSON API and what comes out of it, field by field: the models of its OpenAPI description.
-
-What comes out is what the command line prints with `--json`. Times are ISO 8601 with their offset, UTC.
-"""
+"""What comes out of the JSON API, field by field: what the command line prints with `--json`. Times are ISO 8601 with their offset, UTC."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from store.ledger import DeliveryState
 from store.pauses import Paused
 from store.study import StudyState, View
 
-#: PS3.5 9.1. `\d` would take digits of other scripts.
-UID_PATTERN = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$"
-#: What a person writes beside an act.
-LONGEST_REASON = 1000
-#: A request's id, made here or by the client.
-REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
-#: What JSON's numbers hold without loss, and every database.
-LARGEST_ID = 2**53 - 1
-#: A list in a request has no more members.
-MOST_MEMBERS = 1000
-#: No listing is longer at once.
-LONGEST_PAGE = 1000
-
-
-def one_line(text: str) -> str:
-    """`text` without what could steer a terminal or a log: control and format characters are spaces."""
-    cleaned = "".join(" " if unicodedata.category(one).startswith("C") or one in "\u2028\u2029" else one for one in text)
-    return re.sub(r" {2,}", " ", cleaned).strip()
-
-
-Uid = Annotated[str, Field(pattern=UID_PATTERN, max_length=64, examples=["1.2.840.113619.2.55.3.1"])]
-Why = Annotated[str, Field(max_length=LONGEST_REASON), AfterValidator(one_line)]
-Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Asked(BaseModel):
-    """What a client writes: an unknown key is a mistake."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-
-
-class Reason(_Asked):
-    """Why; it is kept beside what was done."""
-
-    reason: Why = ""
-
-
-class Reprocess(Reason):
-    """Read a study again with the model and the options of now."""
-
-    model: Annotated[str, Field(max_length=1000)] = Field(
-        default="", description="Path of a model card that the configuration names; the default is that of rule or site"
-    )
-
-
-class Send(Reason):
-    """Send the results of a study whatever the rules say."""
-
-    send_to: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=100)] = Field(
-        default=[], description="Names of [[pacs]]; none: where the rules send it"
-    )
-
-
-class Release(Reason):
-    """How a held study goes on; without any choice: as it stands."""
-
-    exclude: Annotated[list[Uid], Field(max_length=MOST_MEMBERS)] = Field(default=[], description="SOP Instance UIDs of images to drop")
-    view: Annotated[dict[Uid, View], Field(max_length=MOST_MEMBERS)] = Field(
-        default={}, description="SOP Instance UID of an image: the view that it shows"
-    )
-    accept_patient: bool = Field(default=False, description="The images are of one patient, as the newest names it")
-    patient_of: Uid | Literal[""] = Field(default="", description="The images are of one patient, as this image names it")
-    patient_from_pacs: bool = Field(default=False, description="The destination that names another patient for this study is right")
-    use_file: Annotated[list[Id], Field(max_length=MOST_MEMBERS)] = Field(
-        default=[], description="Of several files of one image take this one: numbers as `images[].file` has them"
-    )
-
-
-class Retry(Reason):
-    """Deliveries to be sent again: those named (operator), or all in these states (admin); one of both."""
-
-    delivery_ids: Annotated[list[Id], Field(max_length=MOST_MEMBERS)] = []
-    states: Annotated[list[Literal["refused", "expired", "cancelled"]], Field(max_length=3)] = []
-    destination: Annotated[str, Field(max_length=64)] = Field(default="", description="With states: only of this destination")
-
-
-# --------------------------------------------------------------------------------------------------------------- what comes out
 
 
 class Problem(BaseModel):
