@@ -164,14 +164,16 @@ class Desk:
         worker = not waits or bool(self._search.living("work"))
         state = "waiting" if waits else "accepted" if asked["answer"] == "accepted" else "refused"
         reading = asked["study_state"] == "analysing"
-        fulfilled = "withdrawn" if asked["kind"] == RequestKind.WITHDRAW else "analysed"
+        fulfilled = asked["study_state"] == ("withdrawn" if asked["kind"] == RequestKind.WITHDRAW else "analysed")
+        if asked["kind"] == RequestKind.SEND:
+            fulfilled = fulfilled and bool(asked["sent_to"])
         names = ("request_id", "study_instance_uid", "kind", "person", "why", "created_at", "applied_at")
         return {
             **{name: asked[name] for name in names},
             "state": state,
             "text": _words(asked, state, worker=worker),
             "ended": state == "refused" or (state == "accepted" and not reading),
-            "done": state == "accepted" and asked["study_state"] == fulfilled,
+            "done": state == "accepted" and fulfilled,
             "worker_running": worker,
             "study_state": asked["study_state"],
             "study_state_reason": asked["study_state_reason"],
@@ -309,4 +311,11 @@ def _words(asked: Mapping[str, Any], state: str, *, worker: bool) -> str:
         return str(asked["answer"])
     if asked["study_state"] == "analysing":
         return "still being read (`fourview show`)"
-    return f"{asked['study_state']}: {asked['study_state_reason']}"
+    came = f"{asked['study_state']}: {asked['study_state_reason']}"
+    if asked["kind"] != RequestKind.SEND or asked["study_state"] != "analysed":
+        return came
+    if asked["sent_to"]:
+        return f"{came}; it goes to {', '.join(asked['sent_to'])}"
+    return (
+        f"{came}; nothing of it is sent, since no [[pacs]] takes it: see `results` and, for an untrained model, `accept_untrained` of each"
+    )

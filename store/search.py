@@ -146,9 +146,10 @@ class Search:
     def asked(self, request_id: str) -> dict[str, Any]:
         """A person's request, what a worker answered to it, and how its study stands now. Raises UnknownRequest.
 
-        `applied_at` is None while no worker has looked at it.
+        `applied_at` is None while no worker has looked at it; `sent_to`: where the current version is, or is on its way.
         """
         row, study, version = tables.decision, tables.study, tables.version
+        delivery, made = tables.delivery, tables.result_object
         number = sa.select(sa.func.max(version.c.number)).where(version.c.study_instance_uid == row.c.study_instance_uid)
         with self._engine.begin() as connection:
             query = sa.select(row, study.c.state, study.c.state_reason, study.c.doubts, number.scalar_subquery().label("version")).join(
@@ -157,12 +158,17 @@ class Search:
             found = connection.execute(query.where(row.c.request_id == request_id)).first()
             if found is None:
                 raise UnknownRequest(f"no request {request_id} is known here; one goes when its study is forgotten")
+            current = sa.and_(version.c.study_instance_uid == found.study_instance_uid, version.c.number == found.version)
+            objects = sa.select(made.c.sop_instance_uid).join(version, version.c.id == made.c.version_id).where(current)
+            going = sa.and_(delivery.c.sop_instance_uid.in_(objects), delivery.c.state != "cancelled")
+            sent_to = connection.execute(sa.select(delivery.c.destination).distinct().where(going).order_by(delivery.c.destination))
             return {
                 **_picked(found, ("request_id", "study_instance_uid", *_DECISION)),
                 "study_state": found.state,
                 "study_state_reason": found.state_reason,
                 "version": found.version,
                 "doubts": found.doubts or [],
+                "sent_to": list(sent_to.scalars()),
             }
 
     def devices(self, days: float) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from listener.users import Role
 from listener.who import ANYBODY
 from store import tables
 from store.alerts import AlertKind, Alerts, Cause
+from store.archive import NewVersion
 from store.ledger import DeliveryState
+from store.look import Reading
 
 RECONCILED = '[study]\nreconcile = "list"\nfetch_from = "pacs"'
 
@@ -204,6 +207,27 @@ def test_a_study_is_sent_whatever_the_rules_say(asked: Asked, client: httpx.Clie
     assert (found["kind"], found["state"], found["done"], found["version"]) == ("send", "accepted", True, 1)
     assert {one["destination"] for one in client.get(f"/studies/{uid('ignored')}").json()["deliveries"]} == {"pacs"}
     assert acts(client, study=uid("ignored")) == [("the admin", "send", "a second opinion")]
+
+
+def test_who_sends_learns_when_nothing_goes_out(asked: Asked, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with an untrained model, which only a destination that accepts it gets."""
+    made = client.post(f"/studies/{ANALYSED}/send", json={})
+    asked.stepped.settle()
+    found = client.get(made.json()["href"].removeprefix("/api/v1")).json()
+    assert found["done"] is True and found["text"].endswith("; it goes to pacs")
+    new_version = asked.stepped.new_version
+
+    def nowhere(reading: Reading) -> NewVersion:
+        new = new_version(reading)
+        return replace(new, objects=tuple(replace(one, destinations=()) for one in new.objects))
+
+    monkeypatch.setattr(asked.stepped, "new_version", nowhere)
+    asked.stepped.receive(*exam(study="untrained"))
+    made = client.post(f"/studies/{uid('untrained')}/send", json={"send_to": ["pacs"]})
+    asked.stepped.settle()
+    found = client.get(made.json()["href"].removeprefix("/api/v1")).json()
+    assert (found["state"], found["ended"], found["done"], found["version"]) == ("accepted", True, False, 1)
+    assert "nothing of it is sent, since no [[pacs]] takes it" in found["text"]
 
 
 def test_only_cards_that_the_configuration_names_read(asked: Asked, client: httpx.Client) -> None:

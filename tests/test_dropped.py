@@ -334,7 +334,7 @@ def test_dropped_files_are_read_and_a_person_sends_the_result(
         assert found["state"] == "ignored" and found["runs"] == found["deliveries"] == [] and len(found["images"]) == 4
         assert [one["MainDicomTags"]["Modality"] for one in orthanc.find("Series", StudyInstanceUID=study)] == ["MG"]
 
-        assert f"{study}: analysed: version 1: COMPLETE" in ours.run("send", study, "--reason", "she asked")
+        assert f"{study}: analysed: version 1: COMPLETE; it goes to orthanc" in ours.run("send", study, "--reason", "she asked")
         ours.wait_for(lambda: len(orthanc.find("Series", StudyInstanceUID=study)) == 3, "no SR and page came")
         assert sorted(one["MainDicomTags"]["Modality"] for one in orthanc.find("Series", StudyInstanceUID=study)) == ["MG", "OT", "SR"]
         sent = ours.wait_for_state(study, "analysed", version=1)

@@ -385,6 +385,7 @@ def test_a_study_that_a_person_sends_is_analysed_and_sent_whatever_the_rules_say
     assert press_send(stepped, otherwise=["pacs"]) == "accepted"
     assert stepped.state() == "analysed" and [one["outcome"] for one in stepped.versions()] == ["COMPLETE"]
     assert sent_to(stepped) == {("pacs", "waiting")} and len(stepped.study()["deliveries"]) == 2
+    assert stepped.search.asked("s1")["sent_to"] == ["pacs"]
     assert len(stepped.scored) == 4 and all(answers(stepped, asked)), "what was read on demand is not read again"
     kept = stepped.rows(sa.select(tables.instance))
     assert {(one.origin, one.disposition, one.received_at) for one in kept} == {(ORIGIN, "candidate", stepped.now)}
