@@ -139,6 +139,7 @@ def create_router(desk: Desk, pictures: Pictures, pages: Pages) -> APIRouter:
             "on_demand_only": cards.only_on_demand(found),
             "run": found["runs"][-1] if found["runs"] else None,
             "settling": settling(found["doubts"]),
+            "destinations": desk.destinations(),
             "answer": answer,
             "told": told,
             "count": count,
@@ -211,6 +212,11 @@ def create_router(desk: Desk, pictures: Pictures, pages: Pages) -> APIRouter:
     @router.post("/studies/{study_instance_uid}/withdraw")
     def withdraw(request: Request, person: Operator, form: Form, study_instance_uid: str) -> Response:
         return ask(request, study_instance_uid, RequestKind.WITHDRAW, person, form)
+
+    @router.post("/studies/{study_instance_uid}/send")
+    def send(request: Request, person: Operator, form: Form, study_instance_uid: str) -> Response:
+        request_id = desk.send(_uid(study_instance_uid), person=person.name, why=_why(form), send_to=form.every("to"))
+        return _see(request, f"/studies/{study_instance_uid}", asked=request_id)
 
     @router.post("/studies/{study_instance_uid}/deliveries/{delivery_id}/retry")
     def retry(request: Request, person: Operator, form: Form, study_instance_uid: str, delivery_id: int) -> Response:

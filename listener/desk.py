@@ -137,6 +137,10 @@ class Desk:
         self._archive.request(study_instance_uid, kind, request_id=request_id, person=person, why=why, release=release, card=card)
         return request_id
 
+    def destinations(self) -> list[str]:
+        """The names of each [[pacs]] that takes results."""
+        return [pacs.name for pacs in self._config.pacs if pacs.results]
+
     def send(self, study_instance_uid: str, *, person: str, why: str = "", send_to: Sequence[str] = (), request_id: str = "") -> str:
         """Ask for a study's results to be sent whatever the rules say, with what was read of it on demand; the id of the request.
 
@@ -147,7 +151,7 @@ class Desk:
         if unknown := [name for name in send_to if name not in names]:
             raise UnknownDestination(f"no [[pacs]] is named {unknown[0]}; there are {', '.join(names) or 'none'}")
         by_rules = next((rule.send_to for rule in self._config.rules if rule.action == "analyse" and rule.send_to), ())
-        otherwise = by_rules or tuple(pacs.name for pacs in self._config.pacs if pacs.results)
+        otherwise = by_rules or tuple(self.destinations())
         request_id = request_id or uuid.uuid4().hex
         where = {"send_to": tuple(dict.fromkeys(send_to)), "otherwise": otherwise}
         self._on_demand.send(study_instance_uid, request_id=request_id, person=person, why=why, **where)

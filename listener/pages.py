@@ -26,6 +26,7 @@ from markupsafe import Markup, escape
 
 from listener.cards import tone
 from listener.catalogue import LANGUAGES, SENTENCES, Catalogue, preferred
+from listener.desk import UnknownDestination
 from listener.who import ANYBODY, Person, Role
 from listener.who import person as who_asks
 from store.database import DatabaseAway, NoConnection
@@ -41,6 +42,7 @@ _YEAR_SECONDS = 365 * 24 * 3600
 #: What a store raises -> status, and the sentence; None: its own message, which is English.
 _PROBLEMS: tuple[tuple[type[Exception], HTTPStatus, str | None], ...] = (
     (UnknownStudy, HTTPStatus.NOT_FOUND, None),
+    (UnknownDestination, HTTPStatus.BAD_REQUEST, None),
     (DatabaseAway, HTTPStatus.SERVICE_UNAVAILABLE, "database_away_page"),
     (NoConnection, HTTPStatus.SERVICE_UNAVAILABLE, "database_away_page"),
     (RequestValidationError, HTTPStatus.BAD_REQUEST, "error_400"),
@@ -202,6 +204,8 @@ def shortened(text: str, names: Mapping[str, str] | None = None) -> Markup:
         if len(uid) < _LONG:
             continue
         name = f"{names[uid]} " if names and names.get(uid) else ""
+        if text[: found.start("uid")].endswith(name):
+            name = ""  # the sentence says it
         parts.append(escape(text[end : found.start("uid")]))
         parts.append((_TO_STUDY if found["study"] else _ABBREVIATED).format(uid, name, uid[-6:]))
         end = found.end()

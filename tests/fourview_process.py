@@ -118,9 +118,9 @@ send_to = ["orthanc"]
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "listener.cli", "--config", str(self.config), *arguments]
 
-    def start(self) -> FourviewProcess:
+    def start(self, seconds: float = 90) -> FourviewProcess:
         self.launch()
-        self.wait_for(self._ready, "Fourview does not get ready", seconds=90)
+        self.wait_for(self._ready, "Fourview does not get ready", seconds)
         return self
 
     def launch(self) -> None:

@@ -313,6 +313,7 @@ def test_everything_that_comes_from_dicom_is_escaped(stepped: SteppedStore, door
 
 def test_uids_in_sentences_are_short_and_escaped() -> None:
     long = "2.25." + "1234567890" * 3
+    assert shortened(f"L-CC {long} came", {long: "L-CC"}) == f'L-CC <abbr title="{long}">…567890</abbr> came'
     assert shortened(f"image {long} <b> of study {long}, at 127.0.0.1", {long: "R-CC"}) == (
         f'image <abbr title="{long}">R-CC …567890</abbr> &lt;b&gt; of study <a href="/studies/{long}" title="{long}">R-CC …567890</a>, '
         "at 127.0.0.1"
@@ -433,6 +434,22 @@ def test_a_release_is_what_the_form_says(stepped: SteppedStore, door: Open) -> N
     for wrong in ({"choice-1": "--exclude x"}, {"choice-1": "--view 1.2.3=VIEW"}, {"choice-1": "--rm -rf"}):
         assert client.post(f"{here}/release", data=wrong).status_code == 400
     assert len(stepped.study()["decisions"]) == 1
+
+
+def test_a_study_is_sent_whatever_the_rules_say(stepped: SteppedStore, door: Open) -> None:
+    stepped.receive(*exam()[:2])
+    stepped.settle()
+    assert stepped.state() == "incomplete"
+    client = door(Role.OPERATOR)
+    here = f"/studies/{uid('study')}"
+    assert f"{here}/send" in Page(client.get(here)).actions()
+    assert client.post(f"{here}/send", data={"to": "nobody"}).status_code == 400
+    done = client.post(f"{here}/send", data={"to": "pacs", "why": "asked by phone"})
+    stepped.settle()
+    assert "Accepted: Send." in Page(client.get(done.headers["Location"])).words
+    decision = stepped.study()["decisions"][0]
+    assert (decision["kind"], decision["person"], decision["why"]) == ("send", "the operator", "asked by phone")
+    assert {one["destination"] for one in stepped.study()["deliveries"]} == {"pacs"}
 
 
 def test_buttons_are_for_those_who_may_press_them(stepped: SteppedStore, door: Open) -> None:

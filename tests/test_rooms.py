@@ -30,6 +30,8 @@ HOMES = {
     "alembic": ["store/*"],
     "highdicom": ["pipeline/report/*"],
     "fastapi": ["listener/*"],
+    "jinja2": ["listener/pages.py"],
+    "markupsafe": ["listener/pages.py"],
     "starlette": ["listener/*"],
     "uvicorn": ["listener/*"],
     "dicomweb_client": ["pipeline/orthanc.py"],

@@ -142,4 +142,5 @@ def test_a_taken_port_is_said_in_words(app: FastAPI) -> None:
 
 def test_the_web_process_has_no_torch() -> None:
     code = "import listener.web, sys; assert not {'torch', 'pynetdicom', 'dbos', 'highdicom'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    pages = "import listener.dashboard; assert not {'torch', 'dbos', 'highdicom'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", f"{code}; {pages}"], check=True, cwd=Path(__file__).parent.parent)

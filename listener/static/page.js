@@ -59,8 +59,14 @@ function away() {
 
 document.addEventListener("htmx:response:error", (event) => {
   const { ctx } = event.detail;
-  if (isPoll(ctx)) away();
-  else tell(filled(said.failed, { reason: reasonOf(ctx.text, ctx.response.status) }), "bad");
+  const status = ctx.response.status;
+  if (isPoll(ctx) && status >= 500) {
+    away();
+    return;
+  }
+  tell(filled(said.failed, { reason: reasonOf(ctx.text, status) }), "bad");
+  // What is gone, or no longer ours to see, is not asked for again.
+  if (isPoll(ctx)) ctx.sourceElement.replaceWith(...ctx.sourceElement.childNodes);
 });
 
 document.addEventListener("htmx:error", (event) => {
