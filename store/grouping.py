@@ -160,9 +160,11 @@ class _Course:
         self.found = Consequences(judged=self.judged)
 
     def run(self) -> Consequences:
+        # What is asked for while a run reads what it froze waits for its end, which is looked at again; a look that freezes answers itself.
+        answers = self.at.frozen is None
         self._withdraw_on_request()
         self._react()
-        if self.at.frozen is None and not self._withdrawal_due():
+        if answers and not self._withdrawal_due():
             self._apply_requests()
         self.found.ready = self._ready()
         self.found.judged = self.judged

@@ -400,6 +400,16 @@ def test_a_study_that_a_person_sends_is_analysed_and_sent_whatever_the_rules_say
     assert Condition(stepped.engine).senders() == [], "it is no sign of life of a sender"
 
 
+def test_the_look_that_begins_to_read_answers_what_was_asked_with_it(stepped: SteppedStore) -> None:
+    stepped.policy = replace(stepped.policy, wait_for_retake_seconds=0.0)
+    ask(stepped, *exam())
+    assert press_send(stepped) == "accepted"
+    assert sent_to(stepped) == {("pacs", "waiting")} and len(stepped.versions()) == 1
+    stepped.receive(*exam(study="other"))
+    assert stepped.ask("reprocess", "r2", study="other") == "it is being analysed already"
+    assert stepped.state("other") == "analysed"
+
+
 def test_it_goes_where_the_person_says_else_where_the_rule_does(stepped: SteppedStore) -> None:
     ask(stepped, *exam())
     assert press_send(stepped, send_to=["archive"], otherwise=["elsewhere"]) == "accepted"
