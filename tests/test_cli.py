@@ -162,6 +162,7 @@ def test_a_folder_that_cannot_be_used_is_said_in_words(config: Path, tmp_path: P
         "files": False,
         "model": True,
         "[dicom]": True,
+        "[http]": True,
         "C-ECHO": False,
     }
     told = {"FOURVIEW_STORE__DATABASE": f"sqlite:///{tmp_path}/file/fourview.db"}
