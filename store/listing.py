@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +26,8 @@ _NOW = 2**31 - 1  # an hour that never comes
 _WIDEST = 4096
 #: More months than these are a condition that nearly every study meets.
 _MONTHS = 240
+#: Of each month so many rows at least: most ranges are of months that came one after the other.
+_OF_A_MONTH = 25
 #: A beginning of a Patient ID that so many studies share is nothing to look them up by.
 _COMMON = 50_000
 
@@ -83,29 +85,58 @@ class Listing:
 # ------------------------------------------------------------------------------------------------------------------- looking for
 
 
+#: (the hour from which to go back, how many rows) -> a question for the hours back to which there are so many, of each value one.
+_Hours = Callable[[int, int], sa.Select[Any]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """Rows of the studies that meet one condition, in one or several lists with an index that gives each newest first."""
+    """Rows of the studies that meet one condition, which an index gives newest first for each value of that condition."""
 
     row: sa.Table  # `study` or `found_by`
-    met: tuple[sa.ColumnElement[bool], ...] = ()  # of every list
-    lists: tuple[tuple[sa.ColumnElement[bool], int], ...] = ()  # what makes each, and its newest hour; the newest list first
+    met: tuple[sa.ColumnElement[bool], ...]
+    hours: _Hours
 
     def back_to(self, connection: sa.Connection, hour: int, width: int) -> int | None:
-        """The hour back to which, from `hour` on, there are about `width` rows; None when there are fewer."""
-        back: int | None = None
-        for mine, newest in self.lists or ((sa.true(), _NOW),):
-            if back is not None and newest < back:
-                break
-            query = sa.select(self.row.c.last_hour).where(*self.met, mine, self.row.c.last_hour <= hour)
-            found = connection.execute(query.order_by(self.row.c.last_hour.desc()).offset(width).limit(1)).scalar()
-            back = back if found is None else found if back is None else max(back, found)
-        return back
+        """The hour back to which, from `hour` on, there are about `width` rows or more; None when there are fewer."""
+        found = connection.execute(self.hours(hour, width)).all()
+        return max((one for row in found for one in row if one is not None), default=None)
 
     def between(self, hour: int, back: int | None) -> list[sa.ColumnElement[bool]]:
         """The rows of these hours."""
-        several = [sa.or_(*(mine for mine, newest in self.lists if back is None or newest >= back))] if self.lists else []
-        return [*self.met, *several, self.row.c.last_hour <= hour, *([] if back is None else [self.row.c.last_hour >= back])]
+        last = self.row.c.last_hour
+        return [*self.met, last <= hour, *([] if back is None else [last >= back])]
+
+
+def _of(row: sa.FromClause, *met: sa.ColumnElement[bool]) -> _Hours:
+    """Of rows that need not be told apart."""
+
+    def hours(hour: int, width: int) -> sa.Select[Any]:
+        last = row.c.last_hour
+        return sa.select(last).where(*met, last <= hour).order_by(last.desc()).offset(width).limit(1)
+
+    return hours
+
+
+def _of_states(states: Iterable[str]) -> _Hours:
+    row = tables.study
+
+    def hours(hour: int, width: int) -> sa.Select[Any]:
+        return sa.select(*(_of(row, row.c.state == one)(hour, width).scalar_subquery() for one in states))
+
+    return hours
+
+
+def _of_months(low: str, high: str, count: int) -> _Hours:
+    """The rows of all months together would have to be sorted: so a step for each month, in one question."""
+
+    def hours(hour: int, width: int) -> sa.Select[Any]:
+        row = tables.found_by
+        month, within = _each_value(What.MONTH, low, high)
+        each = _of(row, row.c.what == What.MONTH, row.c.value == month)(hour, max(width // count, _OF_A_MONTH))
+        return sa.select(each.scalar_subquery()).where(*within)
+
+    return hours
 
 
 def _found(connection: sa.Connection, wanted: Wanted, place: tuple[datetime, str] | None, limit: int) -> list[sa.Row[Any]]:
@@ -120,13 +151,14 @@ def _found(connection: sa.Connection, wanted: Wanted, place: tuple[datetime, str
         at, uid = place
         same = sa.and_(study.c.last_instance_at == at, study.c.study_instance_uid > uid)
         also.append(sa.or_(study.c.last_instance_at < at, same))
-    ways = _ways(connection, wanted) or [_Way(row=study)]
+    ways = _ways(connection, wanted) or [_Way(row=study, met=(), hours=_of(study))]
+    columns = [study.c[name] for name in (*_COLUMNS, *_TIMES)]
     hour, width = hour_of(place[0]) if place else _NOW, limit
     rows: list[sa.Row[Any]] = []
     while True:
         reached = [(way.back_to(connection, hour, width), way) for way in ways]
         back, way = min(reached, key=lambda one: -1 if one[0] is None else one[0])
-        query = sa.select(study).where(*way.between(hour, back), *also)
+        query = sa.select(*columns).where(*way.between(hour, back), *also)
         if way.row is not study:
             query = query.join(way.row, way.row.c.study_instance_uid == study.c.study_instance_uid)
         query = query.order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid).limit(limit - len(rows))
@@ -138,24 +170,23 @@ def _found(connection: sa.Connection, wanted: Wanted, place: tuple[datetime, str
 
 def _ways(connection: sa.Connection, wanted: Wanted) -> list[_Way]:
     """By which a study that is wanted can be found."""
-    study, row = tables.study, tables.found_by
-    ways = [
-        _Way(row=row, met=(row.c.what == what, row.c.value == value[:LONGEST])) for what, value in _values_wanted(wanted).items() if value
-    ]
+    row = tables.found_by
+    met = [(row.c.what == what, row.c.value == value[:LONGEST]) for what, value in _values_wanted(wanted).items() if value]
+    ways = [_Way(row=row, met=one, hours=_of(row, *one)) for one in met]
     if wanted.states:
-        ways.append(_Way(row=study, lists=tuple((study.c.state == state, _NOW) for state in dict.fromkeys(wanted.states))))
+        ways.append(_Way(row=tables.study, met=(tables.study.c.state.in_(wanted.states),), hours=_of_states(wanted.states)))
     if wanted.study_date_from or wanted.study_date_to:
-        months = _values(connection, What.MONTH, wanted.study_date_from[:6], wanted.study_date_to[:6], _MONTHS + 1)
+        low, high = wanted.study_date_from[:6], wanted.study_date_to[:6]
+        months = [month for month, _ in _values(connection, What.MONTH, low, high, _MONTHS + 1)]
         if len(months) <= _MONTHS:
-            newest_first = sorted(months, key=lambda month: -month[1])
-            lists = tuple((row.c.value == month, newest) for month, newest in newest_first) or ((sa.false(), _NOW),)
-            ways.append(_Way(row=row, met=(row.c.what == What.MONTH,), lists=lists))
+            mine = (row.c.what == What.MONTH, row.c.value.in_(months))
+            ways.append(_Way(row=row, met=mine, hours=_of_months(low, high, len(months) or 1)))
     if wanted.patient_id.endswith("*") and (beginning := wanted.patient_id[:-1][:LONGEST]):
-        way = _Way(row=row, met=(row.c.what == What.PATIENT, *begins(row.c.value, beginning)))
-        first = sa.select(sa.literal(1)).select_from(row).where(*way.met).limit(_COMMON).subquery()
+        alike = (row.c.what == What.PATIENT, *begins(row.c.value, beginning))
+        first = sa.select(sa.literal(1)).select_from(row).where(*alike).limit(_COMMON).subquery()
         # These are in the order of their values, and must be sorted each time.
         if connection.execute(sa.select(sa.func.count()).select_from(first)).scalar_one() < _COMMON:
-            ways.append(way)
+            ways.append(_Way(row=row, met=alike, hours=_of(row, *alike)))
     return ways
 
 
@@ -196,17 +227,23 @@ def _plain(column: sa.Column[str]) -> sa.ColumnElement[str]:
 
 
 def _values(connection: sa.Connection, what: What, low: str, high: str, limit: int) -> list[tuple[str, int]]:
-    """The values from `low` to `high` ("": no bound) with the newest hour of each, by one step through the index per value."""
+    """The values from `low` to `high` ("": no bound) with the newest hour of each."""
     row = tables.found_by
+    value, within = _each_value(what, low, high)
+    newest = sa.select(sa.func.max(row.c.last_hour)).where(row.c.what == what, row.c.value == value).scalar_subquery()
+    return [(one[0], one[1]) for one in connection.execute(sa.select(value, newest).where(*within).limit(limit)).all()]
+
+
+def _each_value(what: What, low: str, high: str) -> tuple[sa.ColumnElement[str], list[sa.ColumnElement[bool]]]:
+    """A column of the values, by one step through the index per value, and what it must meet."""
+    row = tables.found_by.alias()
     least = sa.select(sa.func.min(row.c.value)).where(row.c.what == what, row.c.value >= low)
-    value = sa.select(least.scalar_subquery().label("value")).cte(recursive=True)
-    following = sa.select(sa.func.min(row.c.value)).where(row.c.what == what, row.c.value > value.c.value).scalar_subquery()
-    value = value.union_all(sa.select(following).where(value.c.value.is_not(None)))
-    newest = sa.select(sa.func.max(row.c.last_hour)).where(row.c.what == what, row.c.value == value.c.value).scalar_subquery()
-    query = sa.select(value.c.value, newest).where(value.c.value.is_not(None)).limit(limit)
+    values = sa.select(least.scalar_subquery().label("value")).cte(recursive=True)
+    following = sa.select(sa.func.min(row.c.value)).where(row.c.what == what, row.c.value > values.c.value)
     if high:
-        query = query.where(value.c.value <= high)
-    return [(one[0], one[1]) for one in connection.execute(query).all()]
+        following = following.where(row.c.value <= high)
+    values = values.union_all(sa.select(following.scalar_subquery()).where(values.c.value.is_not(None)))
+    return values.c.value, [values.c.value.is_not(None), *([values.c.value <= high] if high else [])]
 
 
 # ------------------------------------------------------------------------------------------------------------------------- lines

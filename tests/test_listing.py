@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -152,6 +154,32 @@ def test_each_condition_finds_what_is_found_by_hand(filled: SteppedStore, wanted
     pages = all_pages(filled.listing, wanted, limit)
     assert [one for page in pages for one in page] == expected
     assert all(len(page) == limit for page in pages[:-1]) and (len(pages) == 1 or pages[-1]), "only the last is short, and none is empty"
+
+
+def test_no_page_looks_through_all_studies(filled: SteppedStore) -> None:
+    """What PostgreSQL may look up by an index it does here, however few rows there are; SQLite plans without counting them."""
+    asked: list[tuple[str, Any]] = []
+
+    @sa.event.listens_for(filled.engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    for wanted, _ in ASKED:
+        all_pages(filled.listing, wanted, 2)
+    filled.listing.choices()
+    sa.event.remove(filled.engine, "before_cursor_execute", note)
+    looked = {statement: parameters for statement, parameters in asked if "SELECT" in statement and "clock_timestamp" not in statement}
+    assert len(looked) > 30
+    on_sqlite = filled.engine.dialect.name == "sqlite"
+    with filled.engine.begin() as connection:
+        if not on_sqlite:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        for statement, parameters in looked.items():
+            rows = connection.exec_driver_sql(("EXPLAIN QUERY PLAN " if on_sqlite else "EXPLAIN ") + statement, parameters)
+            plan = "\n".join(str(row[-1]) for row in rows)
+            assert not re.search(r"Seq Scan on (study|found_by|version|run)|SCAN (study|found_by|version|run)", plan), statement + plan
+            if on_sqlite and "JOIN found_by" in statement:
+                assert re.search(r"SEARCH found_by USING .*\(what=\? AND value[^)]", plan), statement + plan
 
 
 def test_a_line_says_what_there_is_of_a_study(filled: SteppedStore) -> None:
