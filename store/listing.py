@@ -23,11 +23,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_CHOICES = 500
 _NOW = 2**31 - 1  # an hour that never comes
 #: How many rows one stretch of time is made of at most.
-_WIDEST = 4096
+_WIDEST = 16_384
+#: PostgreSQL takes month and hour for independent, expects many rows of what are few, and would read all studies for them.
+_BY_INDEX = sa.select(*(sa.func.set_config(name, "off", True) for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")))
 #: More months than these are a condition that nearly every study meets.
 _MONTHS = 240
-#: Of each month so many rows at least: most ranges are of months that came one after the other.
-_OF_A_MONTH = 25
 #: A beginning of a Patient ID that so many studies share is nothing to look them up by.
 _COMMON = 50_000
 
@@ -69,6 +69,8 @@ class Listing:
             raise ValueError(f"limit must be 1 or more, not {limit}")
         place = _place(after) if after else None
         with self._reader.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(_BY_INDEX)
             rows = _found(connection, wanted, place, limit + 1)
             lines = _lines(connection, rows[:limit])
         return Page(lines, _cursor(lines[-1]) if len(rows) > limit else "")
@@ -127,13 +129,13 @@ def _of_states(states: Iterable[str]) -> _Hours:
     return hours
 
 
-def _of_months(low: str, high: str, count: int) -> _Hours:
+def _of_months(low: str, high: str) -> _Hours:
     """The rows of all months together would have to be sorted: so a step for each month, in one question."""
 
     def hours(hour: int, width: int) -> sa.Select[Any]:
         row = tables.found_by
         month, within = _each_value(What.MONTH, low, high)
-        each = _of(row, row.c.what == What.MONTH, row.c.value == month)(hour, max(width // count, _OF_A_MONTH))
+        each = _of(row, row.c.what == What.MONTH, row.c.value == month)(hour, width // 2)  # most came one after the other
         return sa.select(each.scalar_subquery()).where(*within)
 
     return hours
@@ -153,7 +155,8 @@ def _found(connection: sa.Connection, wanted: Wanted, place: tuple[datetime, str
         also.append(sa.or_(study.c.last_instance_at < at, same))
     ways = _ways(connection, wanted) or [_Way(row=study, met=(), hours=_of(study))]
     columns = [study.c[name] for name in (*_COLUMNS, *_TIMES)]
-    hour, width = hour_of(place[0]) if place else _NOW, limit
+    hour = hour_of(place[0]) if place else _NOW
+    width = limit if len(ways) == 1 else 4 * limit
     rows: list[sa.Row[Any]] = []
     while True:
         reached = [(way.back_to(connection, hour, width), way) for way in ways]
@@ -180,7 +183,7 @@ def _ways(connection: sa.Connection, wanted: Wanted) -> list[_Way]:
         months = [month for month, _ in _values(connection, What.MONTH, low, high, _MONTHS + 1)]
         if len(months) <= _MONTHS:
             mine = (row.c.what == What.MONTH, row.c.value.in_(months))
-            ways.append(_Way(row=row, met=mine, hours=_of_months(low, high, len(months) or 1)))
+            ways.append(_Way(row=row, met=mine, hours=_of_months(low, high)))
     if wanted.patient_id.endswith("*") and (beginning := wanted.patient_id[:-1][:LONGEST]):
         alike = (row.c.what == What.PATIENT, *begins(row.c.value, beginning))
         first = sa.select(sa.literal(1)).select_from(row).where(*alike).limit(_COMMON).subquery()
@@ -200,7 +203,9 @@ def _values_wanted(wanted: Wanted) -> dict[What, str]:
 
 
 def _also(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
-    """What is asked of each row. No index is to answer it: SQLite, which counts nothing, would take the wrong one for the better."""
+    """What is asked of each row, in words that leave it at that. SQLite, which counts nothing, would take the wrong index for the better;
+    PostgreSQL would begin with all that meet the other condition.
+    """
     study = tables.study
     met: list[sa.ColumnElement[bool]] = []
     if wanted.states:
@@ -218,7 +223,8 @@ def _also(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
         if value and what is not What.PATIENT:
             row = tables.found_by.alias()
             mine = row.c.study_instance_uid == study.c.study_instance_uid
-            met.append(sa.exists().where(mine, row.c.what == what, row.c.value == value[:LONGEST]))
+            found = sa.select(sa.literal(1)).where(mine, row.c.what == what, row.c.value == value[:LONGEST]).limit(1)
+            met.append(found.scalar_subquery().is_not(None))
     return met
 
 
