@@ -26,6 +26,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "skip": Sentence("Skip to the content", "본문으로 건너뛰기"),
     "pages": Sentence("Pages", "페이지"),
     "studies": Sentence("Studies", "검사"),
+    "study": Sentence("Study", "검사"),
     "deliveries": Sentence("Deliveries", "전송"),
     "status": Sentence("Status", "상태"),
     "signed_in": Sentence("Signed in as {name} ({role})", "{name} ({role})(으)로 로그인됨"),
