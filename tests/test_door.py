@@ -534,3 +534,20 @@ def test_serve_ends_at_once_with_a_certificate_that_cannot_be_used(tmp_path: Pat
     with pytest.raises(cli.EXPECTED, match="are not a certificate in PEM and its key"):
         cli.serve(None)  # type: ignore[arg-type]
     assert not config.store.files.exists()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_containers_health_check_asks_with_or_without_tls(made: ResultsMade, tmp_path: Path, tls: bool) -> None:
+    dockerfile = (Path(__file__).parents[1] / "Dockerfile").read_text()
+    program, *arguments = json.loads(dockerfile.partition("HEALTHCHECK")[2].partition("CMD ")[2].partition("\n")[0])
+    certificate = Certificate(*make_certificate(tmp_path, "one")) if tls else None
+
+    def code() -> int:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env={"FOURVIEW_HTTP__PORT": port}, capture_output=True, timeout=60, check=False).returncode
+
+    assert program == "python3"
+    with serving(application(made, Access(users=Users([]))), certificate=certificate) as base_url:
+        port = str(httpx.URL(base_url).port)
+        assert code() == 0
+    assert code() == 1
