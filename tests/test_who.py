@@ -354,6 +354,7 @@ NEEDED = {
     ("POST", "/studies/{}/reprocess"): Role.OPERATOR,
     ("POST", "/studies/{}/release"): Role.OPERATOR,
     ("POST", "/studies/{}/withdraw"): Role.OPERATOR,
+    ("POST", "/studies/{}/send"): Role.OPERATOR,
     ("POST", "/studies/{}/deliveries/{}/retry"): Role.OPERATOR,
     ("POST", "/deliveries/retry"): Role.ADMIN,
     ("POST", "/status/{}/{}"): Role.ADMIN,
