@@ -160,7 +160,7 @@ class _Course:
         self.found = Consequences(judged=self.judged)
 
     def run(self) -> Consequences:
-        # What is asked for while a run reads what it froze waits for its end, which is looked at again; a look that freezes answers itself.
+        # What is asked for while a run reads what it froze waits for its end, which is looked at again.
         answers = self.at.frozen is None
         self._withdraw_on_request()
         self._react()
@@ -361,10 +361,11 @@ class _Course:
                 continue
             if request.kind is RequestKind.SEND:
                 self._answer(request, self._send(request))
-            elif self.at.frozen is not None and request.kind is not RequestKind.CORRECT:
-                self._answer(request, Answer(accepted=False, text="it is being analysed already"))
             elif request.kind is RequestKind.CORRECT:
                 self._answer(request, self._correct())
+            elif self.at.frozen is not None:
+                # This look froze a selection before it came to this: it waits for the end of that run, like what is asked for meanwhile.
+                self._change(frozen_generation=self.at.generation - 1)
             elif request.kind is RequestKind.REPROCESS:
                 self._answer(request, self._reprocess(request))
             else:

@@ -405,9 +405,15 @@ def test_the_look_that_begins_to_read_answers_what_was_asked_with_it(stepped: St
     ask(stepped, *exam())
     assert press_send(stepped) == "accepted"
     assert sent_to(stepped) == {("pacs", "waiting")} and len(stepped.versions()) == 1
-    stepped.receive(*exam(study="other"))
-    assert stepped.ask("reprocess", "r2", study="other") == "it is being analysed already"
-    assert stepped.state("other") == "analysed"
+
+
+@pytest.mark.parametrize("kind", ["reprocess", "release"])
+def test_what_is_asked_before_the_look_that_begins_to_read_is_answered_after_it(stepped: SteppedStore, kind: str) -> None:
+    stepped.policy = replace(stepped.policy, wait_for_retake_seconds=0.0)
+    stepped.receive(*exam())
+    answer = stepped.ask(kind, "r2")
+    assert answer == "accepted" if kind == "reprocess" else "refused: it is analysed" in answer
+    assert stepped.state() == "analysed" and len(stepped.versions()) == 1
 
 
 def test_it_goes_where_the_person_says_else_where_the_rule_does(stepped: SteppedStore) -> None:
