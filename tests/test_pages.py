@@ -245,6 +245,8 @@ def test_a_study_has_its_four_cards_in_hanging_order(stepped: SteppedStore, door
     assert page.words.count(ENGLISH.nothing_excluded) == 3, "Normal never without the sentence that it excludes nothing"
     for sentence in (ENGLISH.banner, ENGLISH.simulated, ENGLISH.uncalibrated, "COMPLETE: all four views", "analysed: version 1"):
         assert sentence in page.words
+    title = response.text.split("<title>")[1].split("</title>")[0]
+    assert title == f"Study …{uid('study')[-6:]} · Fourview", "what browsers remember names no patient"
     assert page.all("div", id="study")[0]["hx-get"] == f"/studies/{uid('study')}"
     korean = Page(door(language="ko").get(f"/studies/{uid('study')}"))
     assert KOREAN.highest_class_label in korean.words and KOREAN.simulated in korean.words and KOREAN.nothing_excluded in korean.words
