@@ -25,7 +25,7 @@ from serving import serving
 
 from listener.dicomweb import MAX_COUNTED, MAX_RESULTS
 from listener.matching import parse_query
-from listener.web import create_app
+from listener.web import create_app, keep_what_is_here
 from store.database import read_engine
 from store.header import header_json
 from store.search import Search
@@ -102,6 +102,7 @@ def measured(database: Filled) -> bool:
     met = True
     search = Search(read_engine(database.url))
     app = create_app(results=search, file_path=Path, ready=list)
+    keep_what_is_here()  # as the web process does
     with serving(app) as base_url, httpx.Client(trust_env=False, timeout=600) as client:
         for name, make in searches(database.rows).items():
             chance = random.Random(name)  # noqa: S311 - the same values each time
