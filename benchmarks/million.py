@@ -6,7 +6,6 @@ keeps them; SQLite has none, since Fourview never asks it for any.
 
 from __future__ import annotations
 
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -20,6 +19,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 import psycopg  # noqa: E402
 from databases import PostgresProcess, migrated, postgres_programs, run  # noqa: E402
+from ports import free_port  # noqa: E402
 
 #: (how many, name of the database) -> tables with their columns and rows.
 Rows = Callable[[int, str], Iterable[tuple[str, Sequence[str], Iterator[tuple[object, ...]]]]]
@@ -46,9 +46,7 @@ def filled(databases: Sequence[str], count: int, what: str, rows: Rows) -> Itera
             yield Filled("sqlite", f"sqlite:///{path}", count)
             path.unlink()
         if "postgresql" in databases and (programs := postgres_programs()) is not None:
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                port = probe.getsockname()[1]
-            server = PostgresProcess(programs, port, shared_buffers="128MB")
+            server = PostgresProcess(programs, free_port(), shared_buffers="128MB")
             try:
                 server.start()
                 run(server.url, "CREATE DATABASE fourview")

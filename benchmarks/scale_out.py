@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from accounting import Rows  # noqa: E402
 from databases import PostgresProcess, postgres_programs, run  # noqa: E402
 from fourview_process import FourviewProcess  # noqa: E402
 from killing import wait_until_settled  # noqa: E402
+from ports import free_port  # noqa: E402
 from processes import descendants  # noqa: E402
 from storescu import Sender, write_exam  # noqa: E402
 
@@ -45,7 +45,7 @@ def main() -> None:
     programs = postgres_programs()
     if programs is None:
         sys.exit("this needs PostgreSQL's server: apt install postgresql")
-    server = PostgresProcess(programs, _free_port(), synchronous_commit="on", fsync="on", full_page_writes="on", max_connections=300)
+    server = PostgresProcess(programs, free_port(), synchronous_commit="on", fsync="on", full_page_writes="on", max_connections=300)
     try:
         server.start()
         rows = [measured(server, workers, sleep_seconds, studies * workers) for workers in WORKERS]
@@ -74,9 +74,9 @@ def measured(server: PostgresProcess, workers: int, sleep_seconds: float, studie
         folder = Path(temporary)
         ours = FourviewProcess(
             folder,
-            dicom_port=_free_port(),
-            http_port=_free_port(),
-            pacs_port=_free_port(),
+            dicom_port=free_port(),
+            http_port=free_port(),
+            pacs_port=free_port(),
             pacs_url="http://127.0.0.1:1",
             database=f"{server.url}/{name}",
             card=f"sleep_seconds = {sleep_seconds}",
@@ -127,12 +127,6 @@ def _used(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(int(word) for word in words[11:15]) / TICKS
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ by 10 % or more, or when a thread, a file descriptor or an unfinished file is le
 
 from __future__ import annotations
 
-import socket
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from fourview_process import FourviewProcess  # noqa: E402
+from ports import free_port  # noqa: E402
 from processes import descendants  # noqa: E402
 from soaking import Held, associations, connects, held, left_behind, settled  # noqa: E402
 
@@ -29,7 +29,7 @@ def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory() as temporary:
         ours = FourviewProcess(
-            Path(temporary), dicom_port=_free_port(), http_port=_free_port(), pacs_port=_free_port(), pacs_url="http://127.0.0.1:1"
+            Path(temporary), dicom_port=free_port(), http_port=free_port(), pacs_port=free_port(), pacs_url="http://127.0.0.1:1"
         )
         ours.run("db", "upgrade")
         supervisor = ours.role("receive", host="soak")
@@ -73,12 +73,6 @@ def _soak(ours: FourviewProcess, pid: int, count: int) -> int:
 
 def _say(when: str, found: Held) -> None:
     print(f"{when:<12} {found.resident_kib:>8} KiB  {found.threads} threads  {len(found.files)} files, {found.sockets} sockets", flush=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ go after `keep_images_days`; results, previews and rows stay. The workflow engin
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ from accounting import Rows  # noqa: E402
 from databases import PostgresProcess, postgres_programs, run  # noqa: E402
 from fourview_process import FourviewProcess  # noqa: E402
 from killing import wait_until_settled  # noqa: E402
+from ports import free_port  # noqa: E402
 from storescu import Sender, write_exam  # noqa: E402
 
 from store.database import write_engine  # noqa: E402
@@ -43,7 +43,7 @@ def main() -> None:
     programs = postgres_programs()
     if programs is None:
         sys.exit("PostgreSQL's server is not installed: apt install postgresql")
-    server = PostgresProcess(programs, _free_port())
+    server = PostgresProcess(programs, free_port())
     try:
         server.start()
         run(server.url, "CREATE DATABASE size")
@@ -61,7 +61,7 @@ def main() -> None:
 def _filled(folder: Path, database: str, studies: int, rows: int, columns: int) -> FourviewProcess:
     """A Fourview that has read so many studies, stopped."""
     ours = FourviewProcess(
-        folder, dicom_port=_free_port(), http_port=_free_port(), pacs_port=_free_port(), pacs_url="http://127.0.0.1:1", database=database
+        folder, dicom_port=free_port(), http_port=free_port(), pacs_port=free_port(), pacs_url="http://127.0.0.1:1", database=database
     )
     ours.start()
     try:
@@ -100,12 +100,6 @@ def _sqlite_bytes(path: Path) -> int:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     engine.dispose()
     return path.stat().st_size
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

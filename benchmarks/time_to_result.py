@@ -22,6 +22,7 @@ import httpx  # noqa: E402
 from fourview_process import FourviewProcess  # noqa: E402
 from mammograms_made import breast_pixels, mammogram, uid  # noqa: E402
 from orthanc_process import OrthancProcess  # noqa: E402
+from ports import free_port  # noqa: E402
 
 from store.study import HANGING_ORDER  # noqa: E402
 
@@ -38,8 +39,8 @@ def main() -> None:
         with orthanc:
             fourview = FourviewProcess(
                 folder / "fourview",
-                dicom_port=_free_port(),
-                http_port=_free_port(),
+                dicom_port=free_port(),
+                http_port=free_port(),
                 pacs_port=orthanc.dicom_port,
                 pacs_url=orthanc.url,
                 demo_weights=True,
@@ -53,14 +54,6 @@ def main() -> None:
     print(f"  min {ordered[0]:.2f}  median {middle:.2f}  max {ordered[-1]:.2f}")
     print(f"silence alone (Orthanc's StableAge default, before any reading): {ORTHANC_STABLE_AGE_SECONDS:.0f} s")
     print(f"worker, peak resident memory: {memory} MiB")
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _round(fourview: FourviewProcess, orthanc: OrthancProcess, study: str) -> float:

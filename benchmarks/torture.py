@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from databases import PostgresProcess, postgres_programs, run  # noqa: E402
 from fourview_process import FourviewProcess  # noqa: E402
 from killing import rehearse, sweep_orphans, total  # noqa: E402
 from orthanc_process import OrthancProcess  # noqa: E402
+from ports import free_port  # noqa: E402
 
 
 def main() -> int:
@@ -46,8 +46,8 @@ def main() -> int:
         with OrthancProcess(folder / "orthanc", extra={"DicomModalities": {"fourview": ["FOURVIEW", "127.0.0.1", 1]}}) as orthanc:
             ours = FourviewProcess(
                 folder / "fourview",
-                dicom_port=_free_port(),
-                http_port=_free_port(),
+                dicom_port=free_port(),
+                http_port=free_port(),
                 pacs_port=orthanc.dicom_port,
                 pacs_url=orthanc.url,
                 database=database,
@@ -74,19 +74,13 @@ def _database(kind: str) -> Iterator[str]:
     programs = postgres_programs()
     if programs is None:
         sys.exit("this needs PostgreSQL's server: apt install postgresql")
-    server = PostgresProcess(programs, _free_port(), synchronous_commit="on")
+    server = PostgresProcess(programs, free_port(), synchronous_commit="on")
     try:
         server.start()
         run(server.url, "CREATE DATABASE fourview")
         yield f"{server.url}/fourview"
     finally:
         server.remove()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ports
 import pytest
 import sqlalchemy as sa
 from databases import migrated, postgres_programs, run, running_postgres
@@ -22,16 +22,10 @@ from store.database import write_engine
 from store.tables import metadata
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A TCP port on loopback that nobody listens on at this moment."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+    """Finds a TCP port on loopback that nobody listens on at this moment."""
+    return ports.free_port
 
 
 @pytest.fixture(scope="session")
@@ -100,10 +94,7 @@ def postgres_server() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    with running_postgres(programs, port) as url:
+    with running_postgres(programs, ports.free_port()) as url:
         run(url, "CREATE DATABASE template_empty")
         run(url, "CREATE DATABASE template_fourview")
         migrated(f"{url}/template_fourview")

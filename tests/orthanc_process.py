@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from ports import free_port
 
 #: Debian: the plug-ins that orthanc-dicomweb installs lie here.
 PLUGINS = Path("/usr/share/orthanc/plugins")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class OrthancProcess:
@@ -46,8 +41,8 @@ class OrthancProcess:
         self.folder = folder
         self.ae_title = ae_title
         self.host = "127.0.0.1"
-        self.dicom_port = dicom_port or _free_port()
-        self.http_port = http_port or _free_port()
+        self.dicom_port = dicom_port or free_port()
+        self.http_port = http_port or free_port()
         self.url = f"http://{self.host}:{self.http_port}"
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import socket
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
@@ -37,20 +36,16 @@ def part10(ds: Dataset) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def fourview(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FourviewProcess]:
+def fourview(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[FourviewProcess]:
     """One installation for the whole file, with the demonstration's weights, which give heat maps, and two people."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
     people = "".join(
         f'[[user]]\nname = "{name}"\nrole = "{name}"\npassword_hash = "{hashed(password)}"\n' for name, password in PASSWORDS.items()
     )
     made = FourviewProcess(
         tmp_path_factory.mktemp("browser") / "fourview",
-        dicom_port=ports[0],
-        http_port=ports[1],
-        pacs_port=ports[2],
+        dicom_port=free_port(),
+        http_port=free_port(),
+        pacs_port=free_port(),
         pacs_url="http://127.0.0.1:9",
         demo_weights=True,
         tables=people,
