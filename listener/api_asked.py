@@ -14,6 +14,8 @@ from store.study import StudyState, View
 
 #: PS3.5 9.1. `\d` would take digits of other scripts.
 UID_PATTERN = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$"
+#: A text without control characters: no database finds them, and PostgreSQL refuses to look for some.
+ONE_LINE = r"^[^\x00-\x1f\x7f]*$"
 #: What a person writes beside an act.
 LONGEST_REASON = 1000
 #: A request's id, made here or by the client.
@@ -39,8 +41,7 @@ Why = Annotated[str, Field(max_length=LONGEST_REASON), AfterValidator(one_line)]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 
 
-#: Without control characters: no database finds them, and PostgreSQL refuses to look for some.
-_Text = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Text = Annotated[str, Field(max_length=256, pattern=ONE_LINE)]
 _Date = Annotated[str, Field(pattern=r"^([0-9]{8})?$", description="YYYYMMDD")]
 
 
@@ -92,7 +93,9 @@ class Retry(Reason):
 
     delivery_ids: Annotated[list[Id], Field(max_length=MOST_MEMBERS)] = []
     states: Annotated[list[Literal["refused", "expired", "cancelled"]], Field(max_length=3)] = []
-    destination: Annotated[str, Field(max_length=64)] = Field(default="", description="With states: only of this destination")
+    destination: Annotated[str, Field(max_length=64, pattern=ONE_LINE)] = Field(
+        default="", description="With states: only of this destination"
+    )
 
 
 class _Options(BaseModel):

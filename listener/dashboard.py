@@ -13,10 +13,11 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from listener import cards
+from listener.api_asked import LARGEST_ID, ONE_LINE, one_line
 from listener.choices import BadChoice, Fields, fields, release_of, settling
 from listener.desk import Desk
 from listener.matching import is_uid
@@ -46,11 +47,13 @@ _STATIC = {
 }
 _ON_THE_WAY = (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.SENT)
 
+DeliveryId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 Viewer = Annotated[Person, Depends(at_least(Role.VIEWER))]
 Operator = Annotated[Person, Depends(at_least(Role.OPERATOR))]
 Admin = Annotated[Person, Depends(at_least(Role.ADMIN))]
 Form = Annotated[Fields, Depends(fields)]
-Text = Annotated[str, Query(max_length=128)]
+#: Without control characters: no database finds them, and PostgreSQL refuses to look for some.
+Text = Annotated[str, Query(max_length=128, pattern=ONE_LINE)]
 
 
 def create_router(desk: Desk, pictures: Pictures, pages: Pages) -> APIRouter:
@@ -162,6 +165,7 @@ def create_router(desk: Desk, pictures: Pictures, pages: Pages) -> APIRouter:
         open_ones = [one for state in _ON_THE_WAY for one in desk.deliveries(state, DELIVERIES_SHOWN)]
         open_ones.sort(key=lambda one: -one["id"])
         del open_ones[DELIVERIES_SHOWN:]
+        speaks_of(request, (one["study_instance_uid"] for one in open_ones))
         values: dict[str, Any] = {
             "given_up": desk.given_up(),
             "open_ones": open_ones,
@@ -219,18 +223,20 @@ def create_router(desk: Desk, pictures: Pictures, pages: Pages) -> APIRouter:
         return _see(request, f"/studies/{study_instance_uid}", asked=request_id)
 
     @router.post("/studies/{study_instance_uid}/deliveries/{delivery_id}/retry")
-    def retry(request: Request, person: Operator, form: Form, study_instance_uid: str, delivery_id: int) -> Response:
-        done, refused = desk.retry(person=person.name, why=_why(form), delivery_ids=[delivery_id])
+    def retry(request: Request, person: Operator, form: Form, study_instance_uid: str, delivery_id: DeliveryId) -> Response:
+        uid = _uid(study_instance_uid)
+        done, refused = desk.retry(person=person.name, why=_why(form), delivery_ids=[delivery_id], study_instance_uid=uid)
         if not done:
-            raise HTTPException(HTTPStatus.CONFLICT, "; ".join(refused) or f"delivery {delivery_id} is not known here")
-        return _see(request, f"/studies/{_uid(study_instance_uid)}", told="retried", count=done)
+            raise HTTPException(HTTPStatus.CONFLICT, "; ".join(refused))
+        return _see(request, f"/studies/{study_instance_uid}", told="retried", count=done)
 
     @router.post("/deliveries/retry")
     def retry_all(request: Request, person: Admin, form: Form) -> Response:
         states = [state for state in GIVEN_UP if state == form.get("state")]
-        if not states:
+        destination = form.get("destination", "")
+        if not states or destination != one_line(destination):
             raise HTTPException(HTTPStatus.BAD_REQUEST, "bad_choice")
-        done, refused = desk.retry(person=person.name, why=_why(form), states=states, destination=form.get("destination", ""))
+        done, refused = desk.retry(person=person.name, why=_why(form), states=states, destination=destination)
         if not done and refused:
             raise HTTPException(HTTPStatus.CONFLICT, "; ".join(refused))
         return _see(request, "/deliveries", told="retried", count=done)
@@ -296,7 +302,7 @@ def _destinations(status: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _why(form: Fields) -> str:
-    return " ".join(str(form.get("why", "")).split())[:LONGEST_REASON]
+    return one_line(form.get("why", ""))[:LONGEST_REASON]
 
 
 def _see(request: Request, path: str, **query: object) -> Response:

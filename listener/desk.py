@@ -212,9 +212,17 @@ class Desk:
         delivery_ids: Sequence[int] = (),
         states: Sequence[DeliveryState] = (),
         destination: str = "",
+        study_instance_uid: str = "",
     ) -> tuple[int, list[str]]:
         """Put deliveries that were given up back into the outbox; how many, and why others were not."""
-        return self._ledger.retry(person=person, why=why, delivery_ids=delivery_ids, states=states, destination=destination)
+        return self._ledger.retry(
+            person=person,
+            why=why,
+            delivery_ids=delivery_ids,
+            states=states,
+            destination=destination,
+            study_instance_uid=study_instance_uid,
+        )
 
     def pause(self, what: Paused, *, person: str, why: str = "") -> bool:
         """Hand out nothing more of it; False when it was paused already."""

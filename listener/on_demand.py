@@ -181,7 +181,9 @@ class Reader:
         answer = answers.get(one.asked.score_id)
         if answer is not None and answer.scores is not None:
             scores = answer.scores
-            return Read(view=one.view, classes=scores.classes, probabilities=scores.probabilities)
+            return Read(
+                view=one.view, study_instance_uid=one.study_instance_uid, classes=scores.classes, probabilities=scores.probabilities
+            )
         if answer is not None and answer.failure:
             return Failed(HTTPStatus.INTERNAL_SERVER_ERROR, answer.failure)
         if self._stopped.is_set():

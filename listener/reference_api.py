@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
-from listener.who import Role, at_least
+from listener.who import Role, at_least, speaks_of
 
 #: The standard views of an exam, which the application's entrance asks for.
 VIEWS = 4
@@ -37,6 +37,7 @@ class Read:
     """An image that was read. `view`: its name as hung, None when it shows none of the four."""
 
     view: str | None
+    study_instance_uid: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
 
@@ -119,6 +120,7 @@ def create_router(reader: Reads, ready: Callable[[], list[str]]) -> APIRouter:
             found = await outcomes(ids)
         except _Refusal as refusal:
             return _refused(refusal.status, str(refusal))
+        speaks_of(request, _studies(found))
         return _answer(200, {"results": [_entry(one, outcome) for one, outcome in zip(ids, found, strict=True)]}, reader.notice())
 
     @router.post("/api/mri/mammography/analyze/", responses=_ERRORS_OF_ALL, openapi_extra=_body_of(VIEWS, VIEWS), dependencies=acts)
@@ -131,6 +133,7 @@ def create_router(reader: Reads, ready: Callable[[], list[str]]) -> APIRouter:
             found = await outcomes(ids)
         except _Refusal as refusal:
             return _refused(refusal.status, str(refusal))
+        speaks_of(request, _studies(found))
         failed = [(number, one) for number, one in enumerate(found, start=1) if isinstance(one, Failed)]
         if failed:
             # What is wrong around us says more than that one image could not be read.
@@ -157,6 +160,10 @@ def create_router(reader: Reads, ready: Callable[[], list[str]]) -> APIRouter:
         return JSONResponse({"success": True, "status": "healthy"})
 
     return router
+
+
+def _studies(found: Sequence[Outcome]) -> list[str]:
+    return [one.study_instance_uid for one in found if isinstance(one, Read)]
 
 
 def _entry(instance_id: str, outcome: Outcome) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def conditions(
 
 def _condition(row: sa.FromClause, keyword: str, value: str, compared: Like) -> sa.ColumnElement[bool]:
     """A key as SQL (PS3.4 C.2.2.2): UID list, date range, wildcards, names without regard to case."""
+    if "\0" in value:
+        return sa.false()  # stored text has none, and PostgreSQL takes no text with it
     if keyword in _UID_COLUMNS:
         return row.c[_UID_COLUMNS[keyword]].in_(value.split("\\"))
     if keyword == "StudyDate":

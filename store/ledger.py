@@ -310,8 +310,9 @@ class Ledger:
         delivery_ids: Sequence[int] = (),
         states: Sequence[DeliveryState] = (),
         destination: str = "",
+        study_instance_uid: str = "",
     ) -> tuple[int, list[str]]:
-        """Put deliveries that were given up back into the outbox: those named, or all in `states`, of one destination if it is given.
+        """Put deliveries that were given up back into the outbox: those named, or all in `states`; only of a destination or study if given.
 
         How many, and why others were not. Only the newest version of a study is sent again, and none that was withdrawn.
         """
@@ -319,6 +320,8 @@ class Ledger:
         wanted: sa.ColumnElement[bool] = row.c.id.in_(delivery_ids) if delivery_ids else row.c.state.in_(states)
         if destination:
             wanted = sa.and_(wanted, row.c.destination == destination)
+        if study_instance_uid:
+            wanted = sa.and_(wanted, row.c.study_instance_uid == study_instance_uid)
         with self._engine.begin() as connection:
             now = self._clock(connection)
             uids = connection.execute(sa.select(row.c.study_instance_uid).where(wanted).distinct()).scalars().all()

@@ -485,6 +485,9 @@ def test_a_delivery_that_was_given_up_is_retried_from_its_study_and_in_a_group(s
     assert "the <disk> is full there" in page.words and "Mend what the reason names" in page.words
     retries = sorted(action for action in page.actions() if action.endswith("/retry"))
     assert len(retries) == 2
+    of_another = client.post(retries[0].replace(uid("study"), "1.2.3"))
+    assert of_another.status_code == 409 and "no such delivery" in of_another.text, "a delivery is retried from its own study only"
+    assert client.post(f"{here}/deliveries/{10**30}/retry").status_code == 400
     done = client.post(retries[0])
     assert done.headers["Location"] == f"{here}?told=retried&count=1"
     assert "1 will be sent again." in Page(client.get(done.headers["Location"])).words
@@ -492,7 +495,8 @@ def test_a_delivery_that_was_given_up_is_retried_from_its_study_and_in_a_group(s
     assert again.status_code == 409 and 'role="alert"' in again.text
     group = Page(client.get("/deliveries"))
     assert "Retry all 1" in group.words
-    assert client.post("/deliveries/retry", data={"state": "sent", "destination": "pacs"}).status_code == 400
+    for wrong in ({"state": "sent", "destination": "pacs"}, {"state": "refused", "destination": "\x00"}):
+        assert client.post("/deliveries/retry", data=wrong).status_code == 400
     done = client.post("/deliveries/retry", data={"state": "refused", "destination": "pacs"})
     assert done.headers["Location"] == "/deliveries?told=retried&count=1"
     assert {one["state"] for one in stepped.study()["deliveries"]} == {"waiting"}
@@ -517,6 +521,19 @@ def test_the_status_page_pauses_and_resumes(stepped: SteppedStore, door: Open) -
 
 
 # ------------------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize("name", ["patient_id", "state", "device", "calling_ae_title", "predicted_class", "after"])
+def test_a_condition_with_control_characters_is_refused(stepped: SteppedStore, door: Open, name: str) -> None:
+    assert door().get("/", params={name: "A\x00B"}).status_code == 400
+
+
+def test_a_reason_keeps_no_control_characters(stepped: SteppedStore, door: Open) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    assert door().post(f"/studies/{uid('study')}/reprocess", data={"why": "a\x00b\x1b[31m"}).status_code == 303
+    [asked] = stepped.study()["decisions"]
+    assert asked["why"] == "a b [31m"
 
 
 @pytest.mark.parametrize("wrong", ["1.2.x", "1.2.3." + "1" * 60, "..%2f..%2fetc", "1.2.3%0A", "%3Cscript%3E"])

@@ -194,7 +194,7 @@ class Recorded:
         from listener.reference_api import Read
 
         self.asked.append(list(orthanc_ids))
-        return [Read(view=None, classes=("Mass", "Normal"), probabilities=(0.25, 0.75)) for _ in orthanc_ids]
+        return [Read(view=None, study_instance_uid="1.2", classes=("Mass", "Normal"), probabilities=(0.25, 0.75)) for _ in orthanc_ids]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mammograms_made import uid
@@ -104,6 +105,14 @@ def test_the_cases_find_something_and_nothing() -> None:
     for keyword, values in ASKED.items():
         counts = {len(by_hand("instance", [match])) for value in values if (match := parse_match(key(keyword), value))}
         assert max(counts) > 0 and min(counts) < len(OBJECTS), keyword
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "PatientName", "AccessionNumber", "Modality", "ModalitiesInStudy", "SOPClassUID"])
+def test_a_value_that_no_database_holds_is_met_by_nothing(results: ResultsMade, keyword: str) -> None:
+    matching = {keyword: "\0"}
+    within: dict[str, Any] = {"study_instance_uid": None, "series_instance_uid": None, "matching": matching}
+    assert results.search.search("study", **within, limit=5, offset=0) == []
+    assert results.search.count("study", **within, at_most=5) == 0
 
 
 @pytest.mark.parametrize("level", LEVELS)
