@@ -1,7 +1,7 @@
 """The door in front of every route: who asks, from where, how often, and one audit line for each look at a patient and each act.
 
 Basic (RFC 7617) and Bearer (RFC 6750) authentication against the users of the configuration. Without users everybody is `who.ANYBODY`, and
-on loopback the Host header must then name this machine, or a page on another site could read through a name that it makes point here.
+the Host header must then name this machine, or a page on another site could read through a name that it makes point here.
 Requests that change something are refused when a page of another origin makes a browser send them (Fetch Metadata, else Origin).
 """
 
@@ -50,7 +50,7 @@ class Access:
     """Who may come in. The defaults let everybody in, for an application that only this machine reaches."""
 
     users: Users | None = None  # None: nobody logs in
-    host_names: frozenset[str] | None = None  # what Host may say beside the names of loopback, in lower case; None: anything
+    host_names: frozenset[str] | None = None  # what Host may say beside localhost and addresses, in lower case; None: anything
     origins: frozenset[str] = frozenset()  # other origins whose pages may read and act
     requests_per_minute: float = 0.0  # of a person from an address; 0: any number
     clock: Callable[[], float] = time.monotonic  # seconds
@@ -95,13 +95,22 @@ class Door:
             return
         state = scope.setdefault("state", {})
         state["person"] = person
+        told = person is None
 
         async def send_audited(message: Message) -> None:
+            nonlocal told
             if message["type"] == "http.response.start" and person is not None:
                 self._audit.tell(scope, person, address, message["status"], self._clock())
+                told = True
             await send(message)
 
-        await self._app(scope, receive, send_audited)
+        try:
+            await self._app(scope, receive, send_audited)
+        except Exception:
+            # What an act has done until then is not undone.
+            if not told and person is not None:
+                self._audit.tell(scope, person, address, HTTPStatus.INTERNAL_SERVER_ERROR, self._clock())
+            raise
 
     async def _admit(self, scope: Scope, address: str) -> Person | None:
         """Who asks; None where it does not matter. Raises _Refused."""
@@ -130,10 +139,10 @@ class Door:
         if isinstance(found, Password):
             person, name = await self._by_password(users, found, address), found.name
         else:
-            self._take([(self._per_address, _network(address))])
             person, name = (users.by_token(found) if isinstance(found, Token) else None), ""
-            if person is not None:
-                self._per_address.give_back(_network(address), self._clock())
+            # Nobody guesses a token: who has one is not kept out by what others try from the same address.
+            if person is None:
+                self._take([(self._per_address, _network(address))])
         if person is None:
             # Into the wrong field people write passwords: what names nobody is not repeated.
             log.warning("event=login_failed address=%s user=%s", address, name if name in users else "(unknown)")
@@ -155,7 +164,8 @@ class Door:
         if check is None:
             if len(self._checks) >= _PASSWORDS_WAITING:
                 raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many are logging in at this moment", {"Retry-After": "5"})
-            self._take([(self._per_name, name_key), (self._per_address, network)])
+            # The address first: else invented names without end would make the name that is guessed at be forgotten.
+            self._take([(self._per_address, network), (self._per_name, name_key)])
             check = asyncio.ensure_future(self._check(users, given))
             self._checks[(network, digest)] = check
             check.add_done_callback(lambda _: self._checks.pop((network, digest), None))
@@ -203,13 +213,15 @@ def _network(address: str) -> str:
 
 
 def names_us(hosts: Sequence[str], names: Collection[str]) -> bool:
-    """Whether the one Host header names loopback or one of `names`, with any port (RFC 9110 7.2)."""
+    """Whether the one Host header is localhost, one of `names` or an address, with any port (RFC 9110 7.2).
+
+    Any address: a browser writes there where it goes, and only a name can be made to point elsewhere.
+    """
     written = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
     if written is None:
         return False
     name = (written[1] or written[2]).lower()
-    found = _ip(name)
-    return name in names or name == "localhost" or (found is not None and found.is_loopback)
+    return name in names or name == "localhost" or _ip(name) is not None
 
 
 def is_from_elsewhere(method: str, headers: Headers, origins: Collection[str]) -> bool:

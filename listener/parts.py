@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from listener.config import Config
-from listener.config_http import is_loopback
 from pipeline.gate import Gate
 from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
 from store.accounting import Accounting
@@ -479,7 +478,7 @@ def access(config: Config) -> Access:
     from listener.users import Users
 
     # Without a password a page on any site could read through a name of its own that it makes point to this machine.
-    checked = bool(config.http.host_names) or (not config.users and is_loopback(config.http.host))
+    checked = bool(config.http.host_names) or not config.users
     return Access(
         users=Users(config.users) if config.users else None,
         host_names=frozenset(config.http.host_names) if checked else None,

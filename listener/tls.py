@@ -18,23 +18,25 @@ class BadCertificate(Exception):
 
 
 class Certificate:
-    """A certificate with its chain and its key, as PEM files. `context` serves new connections with what was loaded last."""
+    """A certificate with its chain and its key, as PEM files. `context` serves new connections with what was loaded last.
+
+    What was loaded once stays in a context: it keeps one certificate for each type of key, so that one with an elliptic curve would not
+    take the place of one with RSA. Each renewal has a context of its own, and each connection is given the last one.
+    """
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._paths = (certificate, key)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._seen = self._stamps()
-        self._load(self.context)
+        self.context = self._current = self._load()
+        # OpenSSL calls it for each connection, also when the client names no server.
+        self.context.sni_callback = lambda connection, name, context: setattr(connection, "context", self._current)
 
     def renew(self) -> bool:
         """Load the files again when they were replaced, and say whether they were. Raises BadCertificate; then the old ones serve on."""
         stamps = self._stamps()
         if stamps == self._seen:
             return False
-        # A new key with the old certificate would fit nothing: try both before either counts.
-        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        self._load(self.context)
+        self._current = self._load()  # while the new key has not come yet, the two fit nothing
         self._seen = stamps
         return True
 
@@ -60,8 +62,10 @@ class Certificate:
                 stamps.append((found.st_mtime_ns, found.st_size, found.st_ino))
         return tuple(stamps)
 
-    def _load(self, context: ssl.SSLContext) -> None:
+    def _load(self) -> ssl.SSLContext:
         certificate, key = self._paths
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(certificate, key, password=_no_passphrase)
         except ssl.SSLError as error:
@@ -69,6 +73,7 @@ class Certificate:
             raise BadCertificate(f"{certificate} and {key} are not a certificate in PEM and its key without passphrase ({why})") from error
         except OSError as error:
             raise BadCertificate(f"{certificate} or {key} cannot be read: {error.strerror}") from error
+        return context
 
 
 def _no_passphrase() -> str:

@@ -5,6 +5,7 @@ No answer and no log line carries a patient's data that was not asked for: queri
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +28,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from listener import dicomweb, openapi, stow
 from listener.door import Access, Door
@@ -40,6 +43,8 @@ logger = logging.getLogger(__name__)
 #: STOW-RS and files that people drop have limits of their own.
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 8192
+#: So long a client may take for the head of a request, from the connection or the end of the answer before.
+HEAD_SECONDS = 30.0
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -174,12 +179,44 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+class _Protocol(H11Protocol):
+    """uvicorn waits without end for the first request of a connection, and for one that comes a byte at a time."""
+
+    _head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
+        """A client is there, its TLS spoken."""
+        super().connection_made(transport)
+        self._watch_head()
+
+    def handle_events(self) -> None:
+        """Bytes have come, or an answer is complete."""
+        super().handle_events()
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        super().connection_lost(exc)
+        self._unset_head_due()
+
+    def _watch_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._unset_head_due()
+        elif self._head_due is None:
+            self._head_due = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _unset_head_due(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+
 def configured(app: FastAPI, certificate: Certificate | None = None, trusted_proxies: Sequence[str] = ()) -> uvicorn.Config:
     """uvicorn as we want it: the logs are the process's own, and URLs, which may hold names, are in none of them. Who the client is
     (X-Forwarded-For, X-Forwarded-Proto) is believed only of `trusted_proxies`."""
     return uvicorn.Config(
         app,
-        http="h11",  # it bounds headers, whatever else is installed
+        http=_Protocol,  # h11 bounds headers, whatever else is installed
         ws="none",
         log_config=None,
         access_log=False,

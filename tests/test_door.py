@@ -25,7 +25,7 @@ from serving import serving
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from listener import cli, parts
+from listener import cli, parts, web
 from listener.check import check
 from listener.config import load
 from listener.door import Access, Door, address_of, is_from_elsewhere, names_us
@@ -169,8 +169,13 @@ HOSTS = [
     (["localhost evil.example"], False),
     (["[::1"], False),
     (["::1"], False),
-    (["10.0.0.5"], False),
-    (["[2001:db8::1]"], False),
+    (["2001:db8::1"], False),
+    (["10.0.0.5.evil.example"], False),
+    (["10.0.0.5"], True),  # nobody can make an address point here
+    (["10.0.0.5:8080"], True),
+    (["[2001:db8::1]"], True),
+    (["10.0.5"], False),
+    (["0x0a.0.0.5"], False),
 ]
 
 
@@ -195,7 +200,7 @@ def test_a_name_that_was_made_to_point_here_reads_nothing(client: httpx.Client) 
         ("", frozenset()),
         ('host = "localhost"', frozenset()),
         ('host_names = ["a.example"]', frozenset({"a.example"})),
-        ('host = "0.0.0.0"\nallow_unauthenticated = true', None),
+        ('host = "0.0.0.0"\nallow_unauthenticated = true', frozenset()),
         ('host = "0.0.0.0"\nallow_unauthenticated = true\nhost_names = ["a.example"]', frozenset({"a.example"})),
         (USER, None),  # a password is of an origin; a page that points its name here has none
         (f'host_names = ["a.example"]\n{USER}', frozenset({"a.example"})),
@@ -339,6 +344,71 @@ def test_a_websocket_is_closed() -> None:
     assert said == [{"type": "websocket.close", "code": 1008}]
 
 
+# Connections that only wait
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.URL]:
+    """Where half a second is given for the head of a request, and /slow answers once somebody else has waited that long."""
+    monkeypatch.setattr(web, "HEAD_SECONDS", 0.5)
+    app = create_app(results=None, file_path=Path, ready=list)  # type: ignore[arg-type] # nobody searches
+
+    @app.get("/slow")
+    def slow() -> str:
+        with _connected(app.state.url) as idle:
+            assert _ended(idle)
+        return "done"
+
+    with serving(app) as base_url:
+        app.state.url = httpx.URL(base_url)
+        yield app.state.url
+
+
+def _connected(url: httpx.URL) -> socket.socket:
+    return socket.create_connection((url.host, url.port or 0), timeout=60)
+
+
+def _ended(connection: socket.socket) -> bool:
+    """Whether the other side ends it, within 60 seconds."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_who_sends_no_head_or_a_byte_at_a_time_is_not_waited_for(waited: httpx.URL) -> None:
+    with _connected(waited) as idle:
+        assert _ended(idle)
+    with _connected(waited) as dripping:
+        dripping.settimeout(0.05)
+        dripping.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
+
+        def ended() -> bool:
+            try:
+                dripping.sendall(b"x")
+                return _ended(dripping)
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        _until(ended)
+
+
+def test_who_waits_for_an_answer_is_waited_for_and_for_the_next_head_no_longer(waited: httpx.URL) -> None:
+    """uvicorn's own deadline between requests ends with the first byte."""
+    with _connected(waited) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b'"done"'):
+            more = connection.recv(4096)
+            assert more, answer
+            answer += more
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert _ended(connection)
+
+
 # Proxies
 
 
@@ -366,21 +436,28 @@ def test_an_address_in_the_log_is_an_address(client: object, address: str) -> No
 # TLS
 
 
-def make_certificate(folder: Path, name: str, *, passphrase: str = "") -> tuple[Path, Path]:
+EC = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+
+
+def make_certificate(folder: Path, name: str, *, passphrase: str = "", of: Sequence[str] = EC) -> tuple[Path, Path]:
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
     locked = ["-passout", f"pass:{passphrase}"] if passphrase else ["-nodes"]
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2", *locked]
+    command = ["openssl", "req", "-x509", "-newkey", *of, "-days", "2", *locked]
     command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     return certificate, key
 
 
-def subject(base_url: str) -> str:
-    """The common name of the certificate that a new connection gets."""
+def subject(base_url: str, server: str | None = None, most: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> str:
+    """The common name of the certificate that a new connection gets, which names `server` or none (SNI)."""
     url = httpx.URL(base_url)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((url.host, url.port or 0), timeout=60) as plain, context.wrap_socket(plain) as connection:
+    context.maximum_version = most
+    with (
+        socket.create_connection((url.host, url.port or 0), timeout=60) as plain,
+        context.wrap_socket(plain, server_hostname=server) as connection,
+    ):
         pem = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
     command = ["openssl", "x509", "-noout", "-subject", "-nameopt", "multiline"]
     shown = subprocess.run(command, input=pem, text=True, check=True, capture_output=True, timeout=60).stdout
@@ -429,6 +506,18 @@ def test_tls_by_a_certificate_that_is_renewed_while_we_run(
     stopped.set()
     watch.join()
     assert caplog.text.count("event=certificate_not_renewed") == 1  # however often it was tried
+
+
+def test_a_renewal_may_change_the_type_of_the_key(made: ResultsMade, tmp_path: Path) -> None:
+    """A context keeps a certificate for each type, and would go on with the old one for the clients that like it better."""
+    paths = make_certificate(tmp_path, "served", of=EC)
+    certificate = Certificate(*paths)
+    with serving(application(made, Access()), certificate=certificate) as base_url:
+        for name, of in (("rsa", ("rsa:2048",)), ("ec", EC), ("rsa again", ("rsa:2048",))):
+            replace_with(paths, make_certificate(tmp_path, name, of=of))
+            assert certificate.renew() and not certificate.renew()
+            assert subject(base_url) == subject(base_url, server="fourview.example.org") == name
+            assert subject(base_url, most=ssl.TLSVersion.TLSv1_2) == name
 
 
 def _until(condition: object) -> None:

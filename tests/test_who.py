@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import logging
@@ -18,6 +19,7 @@ import httpx
 import pytest
 from argon2 import PasswordHasher
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import StreamingResponse
 from fourview_process import SIMULATED_CARD
 from mammograms_made import uid
 from results_made import ResultsMade, page, report
@@ -28,7 +30,7 @@ from typer.testing import CliRunner
 from listener import cli, parts, users, web
 from listener.audit import MOST_NAMED, SAME_LOOK_SECONDS, Audit
 from listener.config import load
-from listener.door import GUESSES_PER_ADDRESS, GUESSES_PER_NAME, Access
+from listener.door import GUESSES_PER_ADDRESS, GUESSES_PER_NAME, Access, Door
 from listener.terminal import app as program
 from listener.users import Password, Person, Role, Token, User, Users, credentials, hashed, new_token, token_hashes
 from listener.web import create_app
@@ -103,6 +105,18 @@ def shared_house(made: ResultsMade) -> Iterator[House]:
     def act(request: Request, asks: Annotated[Person, Depends(at_least(Role.OPERATOR))]) -> str:
         speaks_of(request, ["1.2", "1.3", "1.3", ""])
         return asks.name
+
+    @router.api_route("/broken/{study_instance_uid}", methods=["GET", "POST"], dependencies=[Depends(at_least(Role.OPERATOR))])
+    def broken() -> None:
+        raise ArithmeticError
+
+    @router.post("/cut/{study_instance_uid}", dependencies=[Depends(at_least(Role.OPERATOR))])
+    def cut() -> StreamingResponse:
+        def some() -> Iterator[bytes]:
+            yield b"some"
+            raise ArithmeticError
+
+        return StreamingResponse(some())
 
     house = House(known, hasher)
     access = Access(users=known, clock=lambda: house.now)
@@ -319,11 +333,43 @@ def test_names_are_not_tried_without_end(house: House) -> None:
     statuses = [house.get(headers=basic(f"name {number}", "x")).status_code for number in range(GUESSES_PER_ADDRESS + 1)]
     assert statuses == [401] * GUESSES_PER_ADDRESS + [429]
     assert house.get(headers=bearer("wrong")).status_code == 429
-    # who works here goes on; who has not come lately waits
+    # who works here goes on, and whoever has a token; who has not come lately waits
+    assert house.get(headers=bearer("first")).status_code == 200
     assert house.get(headers=basic("viewer")).status_code == 200
     assert house.get(headers=basic("operator")).status_code == 429
     house.now += 1
     assert house.get(headers=basic("operator")).status_code == 200
+
+
+def test_a_token_is_not_kept_out_by_wrong_ones_and_opens_nothing_for_them(house: House) -> None:
+    statuses = []
+    for number in range(GUESSES_PER_ADDRESS + 3):
+        statuses.append(house.get(headers=bearer(f"wrong {number}")).status_code)
+        assert house.get(headers=bearer("first")).status_code == 200
+    assert statuses == [401] * GUESSES_PER_ADDRESS + [429] * 3
+
+
+def test_invented_names_do_not_make_the_guesses_at_a_name_forgotten() -> None:
+    """Beyond what an address may try nothing more is counted of it."""
+    known = Users([USERS[0]])
+    door = Door(None, Access(users=known, clock=lambda: 0.0))  # type: ignore[arg-type] # nobody comes in
+
+    async def tried(name: str) -> int:
+        scope = {"type": "http", "path": "/", "method": "GET", "client": ("10.0.0.1", 1)}
+        headers = [(key.lower().encode(), value.encode()) for key, value in basic(name, "wrong").items()]
+        said: list[Any] = []
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        await door({**scope, "headers": headers}, None, send)  # type: ignore[arg-type]
+        return int(said[0]["status"])
+
+    async def all_of_them() -> list[int]:
+        return [await tried(f"name {number}") for number in range(GUESSES_PER_ADDRESS + 20)]
+
+    assert asyncio.run(all_of_them()) == [401] * GUESSES_PER_ADDRESS + [429] * 20
+    assert len(door._per_name._levels) == GUESSES_PER_ADDRESS
 
 
 def test_credentials_hide_themselves() -> None:
@@ -510,6 +556,15 @@ def test_each_act_is_told_with_who_did_it(house: House, told: Callable[[], list[
         f"event=audit person=admin role=admin {end}200 studies=2 study_instance_uids=1.2,1.3 path=/acts/1.2",
         f"event=audit person=admin role=admin {end}200 studies=3 study_instance_uids=1?role?x?,1.2,1.3 path=/acts/1%20role=x%0A",
     ]
+
+
+def test_an_act_that_breaks_is_told_too_and_once(house: House, told: Callable[[], list[str]]) -> None:
+    assert house.post("/broken/1.2", basic("admin")).status_code == 500
+    assert house.get("/broken/1.2", basic("admin")).status_code == 500  # a look that saw nothing
+    with pytest.raises(httpx.HTTPError):
+        house.post("/cut/1.2", basic("admin"))
+    line = "event=audit person=admin role=admin address=127.0.0.1 method=POST status={} studies=1 study_instance_uid=1.2 path={}"
+    assert told() == [line.format(500, "/broken/1.2"), line.format(200, "/cut/1.2")]
 
 
 def test_without_users_everybody_is_the_admin_web(made: ResultsMade, told: Callable[[], list[str]]) -> None:
