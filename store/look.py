@@ -443,6 +443,23 @@ class Look:
             effect = _stored(answer.decisions) if answer.accepted and answer.decisions != Decisions() else sa.null()
             values = {"applied_at": self.now, "answer": answer.text, "effect": effect}
             self.connection.execute(sa.update(row).where(row.c.id == request_id).values(**values))
+        self._write_patient(found)
+
+    def _write_patient(self, found: Consequences) -> None:
+        """Whose study it is, for people who look for it: as a result would say now. Until an image fills a slot the first word stands."""
+        if not found.judged.election.winners:
+            return
+        decisions = self.decisions
+        for answer in found.answers.values():
+            decisions = decisions.then(answer.decisions) if answer.accepted else decisions
+        correction = Correction.stored(self.study.correction)
+        if found.settled:
+            correction = correction.settled(take=found.settled == "pacs")
+        says = self._says(found.judged.election.winners[0][1].instance_id, found.judged, decisions)
+        corrected = correction.values if says.demographics in correction.of else {}
+        values = {column: corrected.get(keyword, says._mapping[column]) for keyword, column in _PATIENT.items()}
+        if values != {column: self.study._mapping[column] for column in values}:
+            change_study(self.connection, self.study.study_instance_uid, **values)
 
     def _write_dispositions(self, judged: Judged) -> None:
         """What each image is, where it changed; said on the timeline."""
@@ -603,17 +620,28 @@ class Look:
         """An image's header with the patient and study values that hold: those of its newest reception, or as a person decided, or as a
         destination corrected them."""
         row = self.rows[instance_id]
-        header, says = unpack_header(row.header), row
-        newest = self._judged.newest.get(row.sop_instance_uid)
-        if newest is not None and newest.demographics != row.demographics:
-            says = self.rows[newest.instance_id]
-        named = self.decisions.patient_of
-        if any(one.instance_id == named for one in self._judged.standing):
-            says = self.rows[named]
+        header, says = unpack_header(row.header), self._says(instance_id, self._judged, self.decisions)
         if says is not row:
             overlay(header, unpack_header(says.header), (*DEMOGRAPHICS, *COPIED_OF_ITEMS))
         Correction.stored(self.study.correction).apply(header, says.demographics)
         return header
+
+    def _says(self, instance_id: int, judged: Judged, decisions: Decisions) -> sa.Row[Any]:
+        """The row whose patient and study values hold for an image: of its newest reception, or of the image that a person named."""
+        row = self.rows[instance_id]
+        if any(one.instance_id == decisions.patient_of for one in judged.standing):
+            return self.rows[decisions.patient_of]
+        newest = judged.newest.get(row.sop_instance_uid)
+        return self.rows[newest.instance_id] if newest is not None and newest.demographics != row.demographics else row
+
+
+#: DICOM keyword -> the study's column, of what tells whose it is.
+_PATIENT = {
+    "PatientID": "patient_id",
+    "IssuerOfPatientID": "issuer_of_patient_id",
+    "PatientName": "patient_name",
+    "PatientBirthDate": "patient_birth_date",
+}
 
 
 def _uids(current: CurrentVersion) -> frozenset[str]:

@@ -15,6 +15,7 @@ from stepped_store import CEILING, FixedRuling, SteppedStore, exam, image, impli
 from pipeline.upkeep import retire
 from store import tables
 from store.ledger import DeliveryState
+from store.listing import Listing, Wanted
 from store.study import HANGING_ORDER, View, WhenIncomplete
 
 STUDY = uid("study")
@@ -173,6 +174,31 @@ def test_an_excluded_image_stays_out(stepped: SteppedStore) -> None:
     assert stepped.state() == "analysed" and len(stepped.versions()) == 1, "in other bytes it is the same image"
 
 
+def test_people_are_shown_the_patient_whom_the_result_names(stepped: SteppedStore) -> None:
+    """The first image to come named another patient, and a person excluded it."""
+    stranger = image(R_MLO, "stranger", PatientID="A", PatientName="Wrong^Anna", PatientBirthDate="19500101")
+    stepped.receive(stranger)
+    stepped.work()
+    right = {"PatientID": "B", "PatientName": "Right^Berta", "PatientBirthDate": "19600101"}
+    stepped.receive(*exam(**right))
+    stepped.settle()
+    assert stepped.state() == "held"
+    assert stepped.ask("release", exclude=(stranger.SOPInstanceUID,)) == "accepted"
+    stepped.settle()
+    assert outcomes(stepped) == ["COMPLETE"]
+    assert stepped.study()["patient"] == {"patient_id": "B", "patient_name": "Right^Berta", "patient_birth_date": "19600101"}
+    listing = Listing(stepped.engine)
+    assert [one["patient_name"] for one in listing.studies(Wanted(patient_id="B")).studies] == ["Right^Berta"]
+    assert listing.studies(Wanted(patient_id="A")).studies == []
+
+
+def test_what_is_not_read_says_nothing_of_the_patient(stepped: SteppedStore) -> None:
+    stepped.receive(image(L_CC, "report", PatientID="A", Modality="OT", ImageType=["DERIVED", "SECONDARY"]))
+    stepped.receive(*exam(PatientID="B"))
+    stepped.settle()
+    assert stepped.study()["patient"]["patient_id"] == "B"
+
+
 def test_excluding_everything_is_refused(stepped: SteppedStore) -> None:
     stepped.receive(*exam()[:3], image(L_MLO, PatientID="P2"))
     stepped.settle()
@@ -204,6 +230,7 @@ def _named(stepped: SteppedStore) -> str:
     """The patient that the next version would name."""
     stepped.ask("reprocess", f"look {len(stepped.versions())}")
     [seen] = {str(read.header.PatientID) for read in stepped.readings[-1].views}
+    assert stepped.study()["patient"]["patient_id"] == seen, "people are shown the same"
     return seen
 
 
@@ -433,7 +460,7 @@ def test_a_corrected_name_makes_a_new_version_without_reading_again(stepped: Ste
     assert first["run_id"] == second["run_id"] and len(stepped.scored) == 4
     assert stepped.state() == "analysed"
     [named] = {str(read.header.PatientName) for read in stepped.readings[-1].views}
-    assert named == "Smith^Jane"
+    assert named == stepped.study()["patient"]["patient_name"] == "Smith^Jane"
     stepped.receive(*exam())  # an old copy, known byte for byte
     stepped.settle()
     assert len(stepped.versions()) == 2

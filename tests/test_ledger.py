@@ -512,6 +512,7 @@ def test_a_person_may_take_the_patient_that_the_destination_names(stepped: Stepp
     assert stepped.ask("release", patient_from_pacs=True) == "accepted"
     stepped.settle()
     assert stepped.state() == "analysed" and stepped.scored == read and named(stepped) == {**SAID, **other}
+    assert stepped.study()["patient"]["patient_id"] == "X" and stepped.study()["patient"]["patient_name"] == "OTHER^ONE"
 
 
 def test_a_correction_that_comes_after_the_withdrawal_stops_nothing(stepped: SteppedStore) -> None:
