@@ -299,6 +299,7 @@ SENTENCES: Mapping[str, Sentence] = {
         "데이터베이스가 응답하지 않습니다. 잠시 후 다시 시도하십시오.",
     ),
     "bad_choice": Sentence("One of the choices cannot be read; choose again.", "선택 항목을 읽을 수 없습니다. 다시 선택하십시오."),
+    "bad_form": Sentence("This form cannot be read; open the page again.", "양식을 읽을 수 없습니다. 페이지를 다시 여십시오."),
     "back_to_studies": Sentence("Back to the studies", "검사 목록으로"),
     "try_again": Sentence("Try again", "다시 시도"),
 }

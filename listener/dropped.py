@@ -24,7 +24,7 @@ from listener.dicomweb import negotiate
 from listener.multipart import BadMultipart, MultipartReader, PartBegins, PartEnds
 from listener.on_demand import MOST_BYTES, Waiting
 from listener.reference_api import Failed
-from listener.streamed import Streamed, pieces_of
+from listener.streamed import RETRY, Places, Streamed, pieces_of
 from listener.who import Person, Role, at_least, speaks_of
 from pipeline.figures import Figures
 from store.files import Files
@@ -41,7 +41,6 @@ MOST_REQUEST_BYTES = MOST_FILES * (MOST_BYTES + 16384)
 REQUESTS_AT_ONCE = 8
 #: A form has other fields too, but no more in earnest.
 _MOST_PARTS = 64
-_RETRY = {"Retry-After": "30"}
 _HTML = "text/html"
 _OFFERS = (media_types.Offer(media_types.JSON), media_types.Offer(_HTML, explicit=True))
 
@@ -101,30 +100,27 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 def create_router(reader: Takes, files: Files, figures: Figures) -> APIRouter:
     """`POST /api/v1/files`."""
     router = APIRouter(tags=["files"])
-    running = 0
+    places = Places()
 
     @router.post(PATH, responses=_ANSWERS, openapi_extra=_SCHEMA, response_model=None, max_body_size=MOST_REQUEST_BYTES)
     async def drop(request: Request, person: Annotated[Person, Depends(at_least(Role.OPERATOR))]) -> Response:
         """Have DICOM files read. They are never sent, nor anything made of them, unless a person sends their study."""
-        nonlocal running
         offer = negotiate(request, _OFFERS)
         form = _reader(request)
-        if running >= REQUESTS_AT_ONCE:
-            raise HTTPException(503, "too many are sending files at this moment; try again later", headers=_RETRY)
-        if not await run_in_threadpool(files.has_room):
-            raise HTTPException(507, "the disk is nearly full")
-        body = _Body(reader, files, form)
-        running += 1
-        try:
-            await body.read(request)
-        finally:
-            running -= 1
-            body.abandon()
-        found = body.dropped
-        for one in found:
-            figures.add("files_dropped", "refused" if one.error else "kept")
-        speaks_of(request, (one.study_instance_uid for one in found))
-        log.info("files dropped person=%s files=%d refused=%d", person.name, len(found), sum(bool(one.error) for one in found))
+        with places.one_of(REQUESTS_AT_ONCE):
+            if not await run_in_threadpool(files.has_room):
+                raise HTTPException(507, "the disk is nearly full")
+            body = _Body(reader, files, form)
+            try:
+                await body.read(request)
+            finally:
+                # What came whole is kept and asked for also when the rest never comes, so it is told in any case.
+                body.abandon()
+                found = body.dropped
+                for one in found:
+                    figures.add("files_dropped", "refused" if one.error else "kept")
+                speaks_of(request, (one.study_instance_uid for one in found))
+                log.info("files dropped person=%s files=%d refused=%d", person.name, len(found), sum(bool(one.error) for one in found))
         return _page(body) if offer.media_type == _HTML else _json(body)
 
     return router
@@ -223,7 +219,7 @@ def _reader(request: Request) -> MultipartReader:
 
 def _json(body: _Body) -> Response:
     if body.fault is not None:
-        raise HTTPException(body.fault.status, body.fault.reason, headers=_RETRY)
+        raise HTTPException(body.fault.status, body.fault.reason, headers=RETRY)
     return JSONResponse([asdict(one) for one in body.dropped], status_code=202 if body.failed else 200)
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 
 #: RFC 2046 5.1.1; a blank must not be the last.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Blanks that may stand between a boundary and the end of its line.
 _MAX_PADDING = 64
 MAX_HEADER_BYTES = 8192
@@ -89,10 +89,10 @@ class MultipartReader:
             return None
         headers: dict[str, str] = {}
         for line in re.sub(r"\r\n[ \t]+", " ", self._buffer[:end].decode("latin-1")).split("\r\n")[1:]:
-            header = _HEADER.fullmatch(line)
-            if header is None:
+            name, colon, value = line.partition(":")
+            if not colon or not _TOKEN.fullmatch(name) or "\n" in value or "\r" in value:
                 raise BadMultipart("a line in the headers of a part is not of the form Name: value")
-            headers[header[1].lower()] = header[2]
+            headers[name.lower()] = value.strip(" \t")
         del self._buffer[: end + 4]
         return headers
 

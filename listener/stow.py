@@ -24,7 +24,7 @@ from listener.keeping import BY_UID, Keeps, check_size, disk_fault, ignored_beca
 from listener.keys import Keys, Meta, Refused, Status, check_uids, is_uid, read_keys, read_meta
 from listener.multipart import BadMultipart, MultipartReader, PartBegins, PartEnds
 from listener.native_xml import native_xml
-from listener.streamed import Streamed, pieces_of
+from listener.streamed import RETRY, Places, Streamed, pieces_of
 from listener.who import AtLeast, Role, speaks_of
 from pipeline.figures import Figures
 from store.archive import Kept
@@ -38,7 +38,6 @@ MAX_INSTANCE_BYTES = 2 * 1024**3 + 64 * 1024**2
 MAX_REQUEST_BYTES = 64 * 1024**3
 MAX_PARTS = 10_000
 _OFFERS = (*JSON_OFFERS, media_types.Offer(media_types.DICOM_XML))
-_RETRY = {"Retry-After": "30"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ class StowRs:
 
     def __init__(self, entrance: Entrance) -> None:
         self._entrance = entrance
-        self._running = 0
+        self._places = Places()
 
     async def store(self, request: Request) -> Response:
         """PS3.18 10.5: 200 when all instances are kept, 202 some, 409 none; 503 when none for want of room or of the database."""
@@ -93,25 +92,22 @@ class StowRs:
             raise HTTPException(400, "the study in the path is no UID: numbers with dots between them, at most 64 characters")
         offer = negotiate(request, _OFFERS)
         reader = _reader(request)
-        if self._running >= self._entrance.requests_at_once:
-            raise HTTPException(503, "too many are storing at this moment; try again later", headers=_RETRY)
-        if not await run_in_threadpool(self._entrance.files.has_room):
-            raise HTTPException(503, "the disk is nearly full; try again later", headers=_RETRY)
-        body = _Body(self._entrance, reader, study_instance_uid)
-        self._running += 1
-        try:
-            async for piece in pieces_of(request):
-                await run_in_threadpool(body.take, piece)
-            body.close()
-        except BadMultipart as problem:
-            body.stored.append(Stored(Status.CANNOT_PARSE, str(problem), http_status=400))
-        except ClientDisconnect:
-            log.warning("a client went away while it stored kept=%d", sum(not one.failed for one in body.stored))
-            raise HTTPException(400, "the body was not sent to its end") from None
-        finally:
-            self._running -= 1
-            body.abandon()
-        speaks_of(request, body.studies)
+        with self._places.one_of(self._entrance.requests_at_once):
+            if not await run_in_threadpool(self._entrance.files.has_room):
+                raise HTTPException(503, "the disk is nearly full; try again later", headers=RETRY)
+            body = _Body(self._entrance, reader, study_instance_uid)
+            try:
+                async for piece in pieces_of(request):
+                    await run_in_threadpool(body.take, piece)
+                body.close()
+            except BadMultipart as problem:
+                body.stored.append(Stored(Status.CANNOT_PARSE, str(problem), http_status=400))
+            except ClientDisconnect:
+                log.warning("a client went away while it stored kept=%d", sum(not one.failed for one in body.stored))
+                raise HTTPException(400, "the body was not sent to its end") from None
+            finally:
+                body.abandon()
+                speaks_of(request, body.studies)  # what came whole is kept also when the rest never comes
         return _answer(request, offer, body.stored)
 
 
@@ -290,7 +286,7 @@ def _answer(request: Request, offer: media_types.Offer, stored: list[Stored]) ->
         count = sum(one.comment == comment for one in stored)
         answer.headers.append("Warning", f"299 {base_url}: {count} of {len(stored)} not stored: {_header(comment)}")
     if status == 503:
-        answer.headers.update(_RETRY)
+        answer.headers.update(RETRY)
     return answer
 
 

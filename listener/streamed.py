@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO
 
 from fastapi import HTTPException, Request
@@ -18,6 +18,26 @@ SILENCE_SECONDS = 60.0
 #: The volume is asked this often while a file streams in.
 SPACE_EVERY_BYTES = 16 * 1024**2
 _PREAMBLE_BYTES = 128
+#: When to come back, for a client for which there is no place or no room.
+RETRY = {"Retry-After": "30"}
+
+
+class Places:
+    """So many requests stream in at once. Used by the event loop alone."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def one_of(self, most: int) -> Iterator[None]:
+        """A place for the time of the block; HTTPException 503 when all are taken. Nothing is awaited between look and taking."""
+        if self._taken >= most:
+            raise HTTPException(503, "too many are sending files at this moment; try again later", headers=RETRY)
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
 
 async def pieces_of(request: Request) -> AsyncIterator[bytes]:

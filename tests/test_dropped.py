@@ -6,6 +6,7 @@ import http.client
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from orthanc_process import OrthancProcess
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from results_made import ResultsMade, page
-from serving import serving
+from serving import SlowDisk, half_sent, hang_up, serving, wait_until
 
 from listener import dropped, parts, web
 from listener.config import load
@@ -226,6 +227,49 @@ def test_a_form_that_breaks_off_keeps_what_came_whole(small_site: Site) -> None:
     data = head + part10(mammogram()) + b"\r\n" + head + part10(mammogram(View.R_CC))[:20_000]
     answer = sent(small_site, content=data, headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert answer.status_code == 202 and [bool(one["error"]) for one in answer.json()] == [False, True] and small_site.left() == 1
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_what_came_whole_from_a_client_that_goes_away_or_falls_silent_is_told(
+    hangs_up: bool, small_site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="x"\r\n\r\n'
+    data = head + part10(mammogram()) + b"\r\n" + head + part10(mammogram(View.R_CC))[:20_000]
+    incoming = small_site.files.incoming
+    with (
+        caplog.at_level(logging.INFO),
+        serving(small_site.app) as base_url,
+        half_sent(base_url, dropped.PATH, "multipart/form-data; boundary=b", data) as connection,
+    ):
+        wait_until(lambda: small_site.left() == 2 and len(list(incoming.iterdir())) == 1)
+        if hangs_up:
+            hang_up(connection)
+        else:
+            monkeypatch.setattr("listener.streamed.SILENCE_SECONDS", 0.2)
+            connection.sendall(b"\0")  # that the next wait be a short one
+            assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        wait_until(lambda: "event=audit" in caplog.text)
+    assert small_site.left() == 1 and small_site.figures.snapshot() == {"files_dropped|kept": 1.0}
+    assert "files dropped person=web files=1 refused=0" in caplog.text
+    assert f"method=POST status={400 if hangs_up else 408} studies=1 study_instance_uid={uid('study')} " in caplog.text
+
+
+def test_a_place_is_taken_before_anything_is_waited_for(small_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropped, "REQUESTS_AT_ONCE", 1)
+    disk, files = SlowDisk(), [("files", ("x.dcm", part10(mammogram())))]
+    monkeypatch.setattr(small_site.files, "has_room", disk.has_room)
+    with serving(small_site.app) as base_url, ThreadPoolExecutor() as pool:
+
+        def post() -> httpx.Response:
+            return httpx.post(f"{base_url}{dropped.PATH}", timeout=60, trust_env=False, files=files)
+
+        first = pool.submit(post)
+        assert disk.asked.wait(30)
+        second = post()
+        disk.may_go_on.set()
+        assert (second.status_code, first.result().status_code) == (503, 200)
+    monkeypatch.undo()
+    assert drop(small_site, [part10(mammogram())]).status_code == 200, "places are given back"
 
 
 def test_the_limits_of_number_and_size_are_told_of_the_files_that_they_concern(small_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,12 @@ def test_what_others_write_is_read() -> None:
         (b"--b\r\n\r\none\r\n--b", "before its closing boundary"),
         (b"--b\r\nContent-Type: application/dicom", "before its closing boundary"),
         (b"--b\r\nDoe^Jane\r\n\r\none\r\n--b--", "not of the form"),
+        (b"--b\r\nDoe Jane: x\r\n\r\none\r\n--b--", "not of the form"),
+        (b"--b\r\n: Doe\r\n\r\none\r\n--b--", "not of the form"),
+        (b"--b\r\nA: Doe\rJane\r\n\r\none\r\n--b--", "not of the form"),
+        # A pattern that backtracks over the blanks takes hours for each of these.
+        (b"--b\r\na:" + b" " * (MAX_HEADER_BYTES - 10) + b"\n\r\n\r\none\r\n--b--", "not of the form"),
+        (b"--b\r\na:" + b"\t" * (MAX_HEADER_BYTES - 10) + b"\nx \r\n\r\none\r\n--b--", "not of the form"),
         (b"--b\r\n" + b"a" * (MAX_HEADER_BYTES + 1), "more than"),
         (b"--b\r\nA: " + b"a" * MAX_HEADER_BYTES + b"\r\n\r\none\r\n--b--", "more than"),
     ],
@@ -76,6 +82,11 @@ def test_what_is_no_multipart_is_told_so_without_echo(body: bytes, words: str, s
     with pytest.raises(BadMultipart, match=words) as refusal:
         taken_apart(body, [size], "b")
     assert "Doe" not in str(refusal.value)
+
+
+def test_blanks_around_a_value_are_no_part_of_it_however_many() -> None:
+    blanks = b" \t" * (MAX_HEADER_BYTES // 4 - 10)
+    assert taken_apart(b"--b\r\nA:" + blanks + b"x : y" + blanks + b"\r\n\r\none\r\n--b--", [100_000], "b") == [({"a": "x : y"}, b"one")]
 
 
 @pytest.mark.parametrize("boundary", ["", "a" * 71, "a\r\nb", "blank at its end ", "ä", 'a"b'])

@@ -43,6 +43,8 @@ TEMPLATES = Path(dashboard.__file__).parent / "templates"
 STATIC = Path(dashboard.__file__).parent / "static"
 USERS = Users([User(name=f"the {role}", role=role, token_hashes=(hashlib.sha256(role.encode()).digest(),)) for role in Role])
 
+FORM = "application/x-www-form-urlencoded"
+
 Open = Callable[..., httpx.Client]
 
 
@@ -85,7 +87,8 @@ def door(stepped: SteppedStore, tmp_path: Path) -> Iterator[Open]:
     with opened(stepped, tmp_path) as url:
 
         def client(role: Role = Role.ADMIN, language: str = "en", **headers: str) -> httpx.Client:
-            known = {"Authorization": f"Bearer {role}", "Accept": "text/html", "Accept-Language": language, **headers}
+            known = {"Authorization": f"Bearer {role}", "Accept": "text/html", "Accept-Language": language}
+            known |= {"Content-Type": FORM, **headers}  # a browser says so also of a form without fields
             made.append(httpx.Client(base_url=url, headers=known, trust_env=False, timeout=60))
             return made[-1]
 
@@ -416,6 +419,34 @@ def test_a_form_posts_without_javascript_and_the_answer_is_shown(stepped: Steppe
 
     by_htmx = client.post(f"{here}/reprocess", headers={"HX-Request": "true"})
     assert by_htmx.status_code == 204 and by_htmx.headers["HX-Redirect"].startswith(f"{here}?asked=")
+
+
+BODIES = {
+    "no type": ("", b"why=x", 415),
+    "two types": (f"{FORM}, {FORM}", b"why=x", 415),
+    "a form with files": ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="why"\r\n\r\nx\r\n--b--', 415),
+    "a codec of quadratic time": ("multipart/form-data; boundary=b; charset=punycode", b"", 415),
+    "a codec of surrogates": (f"{FORM}; charset=unicode_escape", b"why=\\ud800", 415),
+    "JSON": ("application/json", b"{}", 415),
+    "text": ("text/plain", b"why=x", 415),
+    "other bytes": (FORM, b"why=\xec\x84\x9c", 400),
+    "no UTF-8": (FORM, b"why=%FF", 400),
+    "a surrogate": (FORM, b"why=%ED%A0%80", 400),
+    "too many fields": (FORM, b"why=x&" * 101, 400),
+}
+
+
+def test_a_form_is_taken_as_browsers_and_htmx_send_it_and_in_no_other_way(door: Open) -> None:
+    client = door()
+    for case, (content_type, content, status) in BODIES.items():
+        refused = client.post("/status/pause/sending", content=content, headers={"Content-Type": content_type})
+        assert refused.status_code == status and "This form cannot be read" in Page(refused).words, case
+    assert "Nothing is paused." in Page(client.get("/status")).words
+    for content_type in (FORM, f"{FORM};charset=UTF-8", f'{FORM.upper()}; Charset="utf-8"'):
+        form = {"content": b"other=&why=%EC%84%9C%EB%B2%84+moves&x", "headers": {"Content-Type": content_type}}
+        assert client.post("/status/pause/sending", **form).status_code == 303
+        assert "서버 moves" in Page(client.get("/status")).words
+        assert client.post("/status/resume/sending", headers={"Content-Type": content_type}).status_code == 303
 
 
 def test_a_release_is_what_the_form_says(stepped: SteppedStore, door: Open) -> None:

@@ -9,8 +9,8 @@ import shutil
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from PIL import Image
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
-from serving import serving
+from serving import SlowDisk, half_sent, hang_up, serving, wait_until
 
 from listener import stow
 from listener.demo_exams import exams
@@ -437,6 +437,17 @@ def test_only_so_many_may_store_at_once(web: Callable[..., Web]) -> None:
     assert fourview.store(ds).status_code == 200
 
 
+def test_a_place_is_taken_before_anything_is_waited_for(web: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
+    fourview, ds, disk = web(requests_at_once=1), mammogram(), SlowDisk()
+    monkeypatch.setattr(fourview.files, "has_room", disk.has_room)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(fourview.store, ds)
+        assert disk.asked.wait(30)
+        second = fourview.store(ds)
+        disk.may_go_on.set()
+        assert (second.status_code, first.result().status_code) == (503, 200)
+
+
 def test_more_parts_than_allowed_are_left_out(web: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
     fourview, exam = web(), [mammogram(view) for view in HANGING_ORDER]
     monkeypatch.setattr(stow, "MAX_PARTS", 2)
@@ -446,39 +457,26 @@ def test_more_parts_than_allowed_are_left_out(web: Callable[..., Web], monkeypat
 
 
 def _begin(fourview: Web, content: bytes) -> socket.socket:
-    """A connection that has sent the head of a request and the beginning of its body."""
-    address = fourview.url.removeprefix("http://").removesuffix("/dicom-web").split(":")
-    connection = socket.create_connection((address[0], int(address[1])), timeout=30)
-    head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {MULTIPART}\r\nContent-Length: 100000000\r\n\r\n"
-    connection.sendall(head.encode() + content)
-    return connection
+    return half_sent(fourview.url.removesuffix("/dicom-web"), "/dicom-web/studies", MULTIPART, content)
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
-
-
-def test_a_client_that_goes_away_leaves_nothing_half(web: Callable[..., Web], caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_a_client_that_goes_away_or_falls_silent_leaves_nothing_half_and_its_study_is_told(
+    hangs_up: bool, web: Callable[..., Web], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fourview, whole = web(), mammogram()
-    connection = _begin(fourview, part(part10(whole)) + part(part10(mammogram(View.R_CC)))[:50_000])
-    _until(lambda: len(fourview.archive.kept) == 1 and len(list(fourview.files.incoming.iterdir())) == 1)
-    with caplog.at_level(logging.WARNING):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
-        _until(lambda: not list(fourview.files.incoming.iterdir()))
-        _until(lambda: "a client went away while it stored kept=1" in caplog.text)
+    with caplog.at_level(logging.INFO), _begin(fourview, part(part10(whole)) + part(part10(mammogram(View.R_CC)))[:50_000]) as connection:
+        wait_until(lambda: len(fourview.archive.kept) == 1 and len(list(fourview.files.incoming.iterdir())) == 1)
+        if hangs_up:
+            hang_up(connection)
+            wait_until(lambda: "a client went away while it stored kept=1" in caplog.text)
+        else:
+            monkeypatch.setattr("listener.streamed.SILENCE_SECONDS", 0.2)
+            connection.sendall(b"\0")  # that the next wait be a short one
+            assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        wait_until(lambda: not list(fourview.files.incoming.iterdir()) and "event=audit" in caplog.text)
     assert len(fourview.kept_files()) == 1
-
-
-def test_a_client_that_falls_silent_is_given_up(web: Callable[..., Web], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("listener.streamed.SILENCE_SECONDS", 0.5)
-    fourview = web()
-    with _begin(fourview, part(part10(mammogram()))[:50_000]) as connection:
-        assert connection.recv(100).startswith(b"HTTP/1.1 408")
-    _until(fourview.is_empty)
+    assert f"method=POST status={400 if hangs_up else 408} studies=1 study_instance_uid={STUDY} " in caplog.text
 
 
 # ----------------------------------------------------------------------------------------------------------- the pieces
