@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.wording import NORMAL_CLASS
+from store.images import STANDING
 from store.study import HANGING_ORDER
 
 #: Class -> the tone of its colour in the pages' CSS; a class of another model has none.
@@ -34,6 +35,7 @@ class Card:
     number: int = 0
     state: CardState
     sop_instance_uid: str = ""
+    patient_id: str | None = None  # Patient ID as the image, or its newest reception, names it; None without an image
     predicted_class: str = ""
     probability: float = 0.0  # 0...1, the highest
     scores: tuple[tuple[str, float], ...] = ()  # class and score, in the model's order
@@ -109,13 +111,19 @@ def _card(view: str, study: Mapping[str, Any], run: Mapping[str, Any] | None, re
     if run is None or read is None:
         if here is None:
             return Card(title=view, state=CardState.EMPTY)
-        card = _of_image(view, 0, here, _newest(here), losers)
+        card = _of_image(view, 0, here, _newest(here), losers, _patient_id(study, here["sop_instance_uid"]))
         # Of a version that stands without this view, what its image scored afterwards is no part.
         return card if run is None else Card(title=view, state=CardState.EMPTY, newer=True)
     image = next((one for one in study["images"] if one["file"] == read["instance_id"]), None)
     score = next((one for one in image["scores"] if one["model_key"] == run["model_key"]), None) if image is not None else None
     newer = bool(candidates) and candidates[0] != read["sop_instance_uid"]
-    common = {"title": view, "sop_instance_uid": read["sop_instance_uid"], "newer": newer, "losers": () if newer else losers}
+    common = {
+        "title": view,
+        "sop_instance_uid": read["sop_instance_uid"],
+        "patient_id": _patient_id(study, read["sop_instance_uid"]),
+        "newer": newer,
+        "losers": () if newer else losers,
+    }
     if read["scores"] is None:
         return Card(**common, state=CardState.FAILED, failure=read["failure"])
     numbers = tuple(zip(read["scores"]["classes"], read["scores"]["probabilities"], strict=True))
@@ -140,6 +148,12 @@ def _receptions(study: Mapping[str, Any], sop_instance_uid: str) -> Iterator[Map
             yield image
 
 
+def _patient_id(study: Mapping[str, Any], sop_instance_uid: str) -> str | None:
+    """Whose an image is by its newest reception, which is what results carry unless a person said otherwise."""
+    here = [one for one in study["images"] if one["sop_instance_uid"] == sop_instance_uid and one["disposition"] in STANDING]
+    return here[-1]["patient_id"] if here else None
+
+
 def _newest(image: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What was last asked of an image; what is only compared in the background does not count."""
     asked = [score for score in image["scores"] if not score["background"]]
@@ -147,9 +161,20 @@ def _newest(image: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _of_image(
-    title: str, number: int, image: Mapping[str, Any], score: Mapping[str, Any] | None, losers: tuple[Mapping[str, Any], ...] = ()
+    title: str,
+    number: int,
+    image: Mapping[str, Any],
+    score: Mapping[str, Any] | None,
+    losers: tuple[Mapping[str, Any], ...] = (),
+    patient_id: str | None = None,
 ) -> Card:
-    common = {"title": title, "number": number, "sop_instance_uid": image["sop_instance_uid"], "losers": losers}
+    common = {
+        "title": title,
+        "number": number,
+        "sop_instance_uid": image["sop_instance_uid"],
+        "patient_id": image["patient_id"] if patient_id is None else patient_id,
+        "losers": losers,
+    }
     if score is None or score["state"] == "waiting":
         return Card(**common, state=CardState.WAITING, warnings=tuple(image["warnings"]))
     if score["state"] == "failed":

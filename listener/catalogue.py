@@ -118,6 +118,9 @@ SENTENCES: Mapping[str, Sentence] = {
         "A newer image of this view is here; it is not in this version.",
         "이 촬영상의 더 새로운 영상이 있으나 이 버전에는 포함되지 않았습니다.",
     ),
+    "card_other_patient": Sentence(
+        "This image names another Patient ID than the study: {patient_id}", "이 영상의 환자 ID가 검사의 환자 ID와 다릅니다: {patient_id}"
+    ),
     "passed_over": Sentence("Chosen before {uid}: {reason}", "{uid}보다 우선 선택됨: {reason}"),
     "heat_maps": Sentence("Show heat maps", "히트맵 표시"),
     "heat_map_caption": Sentence(
@@ -235,6 +238,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "drop_busy": Sentence("Taking {count} files ...", "파일 {count}개를 받는 중 ..."),
     "drop_none": Sentence("Choose at least one file.", "파일을 하나 이상 선택하십시오."),
     "drop_failed": Sentence("{name}: {reason}", "{name}: {reason}"),
+    "drop_one": Sentence("The other files belong to this study:", "나머지 파일은 다음 검사에 속합니다:"),
     "drop_several": Sentence("The files belong to several studies:", "파일이 여러 검사에 속합니다:"),
     # --- deliveries page
     "given_up": Sentence("Given up: a person must act", "포기됨: 사람의 조치가 필요"),

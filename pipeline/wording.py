@@ -164,6 +164,11 @@ class Wording:
         """Which images `nothing_excluded` is said of."""
         return self.nothing_excluded_of.format(views=", ".join(views), sentence=self.nothing_excluded)
 
+    @property
+    def nothing_excluded_by_normal(self) -> str:
+        """`nothing_excluded` for a list, in which the classes of many images stand by their names alone."""
+        return self.nothing_excluded_of.format(views=self.class_name(NORMAL_CLASS), sentence=self.nothing_excluded)
+
     def version(self, number: int, *, replaces: bool, made: datetime, replaces_at: datetime | None) -> str:
         """Which version this is, and which one it makes obsolete: that of `replaces_at`, with its date when `made` on another day.
 

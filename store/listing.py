@@ -15,7 +15,7 @@ from store.database import database_now
 from store.found_by import LONGEST, What, hour_of
 from store.keys import begins
 from store.look import scores_from
-from store.study import HANGING_ORDER, Outcome
+from store.study import HANGING_ORDER, Outcome, StudyState
 
 #: How far back `Listing.choices` looks.
 LATELY = timedelta(days=90)
@@ -40,7 +40,7 @@ class Wanted:
     study_date_from: str = ""  # YYYYMMDD, inclusive like the other end
     study_date_to: str = ""
     patient_id: str = ""  # as it came, or its beginning with "*" behind it
-    predicted_class: str = ""  # of a view of the current version
+    predicted_class: str = ""  # of a view of the current version; a study that is withdrawn has none
     calling_ae_title: str = ""  # of a sender of the study
     device: str = ""  # Station Name or Manufacturer's Model Name of an image
 
@@ -219,6 +219,8 @@ def _also(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
         met.append(sa.func.substr(study.c.patient_id, 1, len(beginning)) == beginning)
     elif wanted.patient_id:
         met.append(_plain(study.c.patient_id) == wanted.patient_id)
+    if wanted.predicted_class:
+        met.append(_plain(study.c.state) != StudyState.WITHDRAWN)  # its class is found until the version is saved that says so
     for what, value in _values_wanted(wanted).items():
         if value and what is not What.PATIENT:
             row = tables.found_by.alias()
@@ -287,7 +289,7 @@ def _lines(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[dict[
     return [
         {
             **{name: row._mapping[name] for name in (*_COLUMNS, *_TIMES)},
-            **_said(newest.get(row.study_instance_uid)),
+            **_said(row.state, newest.get(row.study_instance_uid)),
             "calling_ae_titles": found.get((row.study_instance_uid, What.SENDER), []),
             "devices": found.get((row.study_instance_uid, What.DEVICE), []),
         }
@@ -295,11 +297,11 @@ def _lines(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[dict[
     ]
 
 
-def _said(version: sa.Row[Any] | None) -> dict[str, Any]:
-    """What the current version says."""
+def _said(state: str, version: sa.Row[Any] | None) -> dict[str, Any]:
+    """What the current version says; of a withdrawn study no class, from the moment that it is withdrawn."""
     if version is None:
         return {"version": None, "outcome": None, "trained": None, "classes": {}}
-    withdrawn = version.outcome == Outcome.WITHDRAWN  # its run is that of what it withdraws
+    withdrawn = state == StudyState.WITHDRAWN or version.outcome == Outcome.WITHDRAWN  # whose run is that of what it withdraws
     classes = {} if withdrawn else dict(_read(version.selection))
     return {"version": version.number, "outcome": version.outcome, "trained": version.trained, "classes": classes}
 

@@ -60,6 +60,7 @@ def fourview(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], i
 def chromium(needs_program: Callable[[str], str]) -> Iterator[Browser]:
     program = needs_program("chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=SOON)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
@@ -195,7 +196,7 @@ def test_analyse_again_and_nothing_typed_is_lost_meanwhile(
     expect(act.get_by_label("Reason")).to_have_value("a second look")
     expect(page.locator(".card details").first).to_have_attribute("open", "")
     act.get_by_role("button").click()
-    expect(page.locator("#answer .toast.good")).to_contain_text("Accepted: Analyse again. analysed: nothing changed", timeout=SOON)
+    expect(page.locator("#answer .toast.good")).to_contain_text("Accepted: Analyse again. analysed: nothing changed")
     decision = fourview.show(uid("read"))["decisions"][-1]
     assert (decision["kind"], decision["person"], decision["why"]) == ("reprocess", "admin", "a second look")
 
@@ -209,11 +210,11 @@ def test_what_cannot_be_done_is_told_in_a_toast(fourview: FourviewProcess, visit
     page.goto(f"/studies/{uid('doubt')}")
     page.get_by_role("button", name="Release with this choice").click()
     refused = page.get_by_role("alert")
-    expect(refused).to_contain_text("Not done: Release.", timeout=SOON)
+    expect(refused).to_contain_text("Not done: Release.")
     expect(refused).to_be_in_viewport()
     page.get_by_label(re.compile(r"Drop image L-MLO")).check()
     page.get_by_role("button", name="Release with this choice").click()
-    expect(page.locator("#answer .toast.good")).to_contain_text("Accepted: Release.", timeout=SOON)
+    expect(page.locator("#answer .toast.good")).to_contain_text("Accepted: Release.")
 
 
 def test_a_study_comes_and_goes_without_a_reload(fourview: FourviewProcess, visit: Callable[..., Visit]) -> None:
@@ -223,7 +224,7 @@ def test_a_study_comes_and_goes_without_a_reload(fourview: FourviewProcess, visi
     listed.evaluate("window.notReloaded = true")
     fourview.send(exam("gone", PatientName="Gone^Gina")[:1])
     row = listed.locator("tbody tr", has_text="Gone, Gina")
-    expect(row.locator(".pill")).to_have_text("Collecting", timeout=SOON)
+    expect(row.locator(".pill")).to_have_text("Collecting")
     expect(row).to_contain_text("waiting for L-CC, R-MLO, L-MLO until ")
     opened.goto(f"/studies/{uid('gone')}")
     fourview.run("forget", uid("gone"), "--yes")
@@ -233,7 +234,7 @@ def test_a_study_comes_and_goes_without_a_reload(fourview: FourviewProcess, visi
     opened.wait_for_load_state("networkidle")
     while toasts.count():
         toasts.first.get_by_role("button", name="Close").click()
-    expect(row).to_have_count(0, timeout=SOON)
+    expect(row).to_have_count(0)
     assert listed.evaluate("window.notReloaded")
 
 
@@ -242,9 +243,9 @@ def test_a_server_that_is_away_is_told_and_comes_back(analysed: dict[str, Any], 
     page = one.page
     page.goto("/")
     one.context.set_offline(True)
-    expect(page.get_by_role("alert")).to_contain_text("The server does not answer.", timeout=SOON)
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
     one.context.set_offline(False)
-    expect(page.get_by_role("alert")).to_have_count(0, timeout=SOON)
+    expect(page.get_by_role("alert")).to_have_count(0)
     one.complaints[:] = [said for said in one.complaints if "ERR_INTERNET_DISCONNECTED" not in said and "Failed to fetch" not in said]
 
 
@@ -267,7 +268,7 @@ def test_four_dropped_files_become_a_finished_result(fourview: FourviewProcess, 
     expect(page.locator("#drop")).to_have_class(re.compile("over"))
     page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
     page.wait_for_url(f"**/studies/{uid('dropped')}")
-    expect(page.locator(".card.scored")).to_have_count(4, timeout=SOON)
+    expect(page.locator(".card.scored")).to_have_count(4)
     expect(page.get_by_role("heading", name="Read on demand")).to_be_visible()
     study = fourview.show(uid("dropped"))
     scored = {image["view"]: image["scores"][0]["probability"] for image in study["images"]}
@@ -277,8 +278,8 @@ def test_four_dropped_files_become_a_finished_result(fourview: FourviewProcess, 
     assert study["deliveries"] == [] and study["runs"] == []
 
     page.get_by_role("button", name="Send", exact=True).click()
-    expect(page.locator("#answer .toast.good")).to_contain_text("Accepted: Send.", timeout=SOON)
-    expect(page.locator(".study-state .pill")).to_have_text("Analysed", timeout=SOON)
+    expect(page.locator("#answer .toast.good")).to_contain_text("Accepted: Send.")
+    expect(page.locator(".study-state .pill")).to_have_text("Analysed")
     expect(page.get_by_role("heading", name="Read on demand")).to_have_count(0)
     assert {one["destination"] for one in fourview.show(uid("dropped"))["deliveries"]} == {"orthanc"}
 
@@ -289,6 +290,17 @@ def test_a_file_that_is_no_image_is_told_with_its_name(visit: Callable[..., Visi
     page.set_input_files("#files", [{"name": "letter.txt", "mimeType": "text/plain", "buffer": b"Dear colleague"}])
     page.get_by_role("button", name="Analyse", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("letter.txt: ")
+
+
+def test_what_could_be_read_beside_it_is_one_study(visit: Callable[..., Visit]) -> None:
+    page = visit().page
+    page.goto("/")
+    image = part10(mammogram(View.R_CC, study="beside", PatientName="Beside^Bea"))
+    letter = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"Dear colleague"}
+    page.set_input_files("#files", [letter, {"name": "one.dcm", "mimeType": "application/dicom", "buffer": image}])
+    page.get_by_role("button", name="Analyse", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("letter.txt: ")
+    expect(page.locator("#drop-state")).to_have_text(f"The other files belong to this study: {uid('beside')}")
 
 
 def test_without_javascript_everything_is_read_and_posted(analysed: dict[str, Any], visit: Callable[..., Visit]) -> None:
@@ -347,7 +359,7 @@ def test_no_mouse_is_needed(analysed: dict[str, Any], visit: Callable[..., Visit
     page.keyboard.type("by keyboard")
     tab_to("form[action$='/reprocess'] button")
     page.keyboard.press("Enter")
-    expect(page.locator("#answer .toast.good")).to_contain_text("nothing changed", timeout=SOON)
+    expect(page.locator("#answer .toast.good")).to_contain_text("nothing changed")
 
 
 AUDIT = """() => {

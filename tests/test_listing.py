@@ -19,6 +19,7 @@ from stepped_store import START, SteppedStore, exam
 from store import tables
 from store.database import alembic_config, database_now, write_engine
 from store.found_by import hour_of
+from store.grouping import RequestKind
 from store.listing import LATELY, Listing, Wanted
 from store.study import View
 
@@ -275,6 +276,18 @@ def test_the_class_is_that_of_the_current_version(stepped: SteppedStore) -> None
     [line] = stepped.listing.studies(Wanted()).studies
     assert (line["version"], line["classes"][View.L_CC][0]) == (2, "Normal")
     assert all_pages(stepped.listing, Wanted(predicted_class="Mass"), 9) == [[]]
+
+
+def test_of_a_withdrawn_study_no_class_is_said_before_its_version_is_saved(stepped: SteppedStore) -> None:
+    come(stepped, Come(name="a", found="Mass"))
+    stepped.archive.request(uid("a"), RequestKind.WITHDRAW, request_id="r", person="Kim")
+    stepped.work(report=False)
+    for version, outcome in ((1, "COMPLETE"), (2, "WITHDRAWN")):
+        [line] = stepped.listing.studies(Wanted()).studies
+        assert (line["state"], line["version"], line["outcome"], line["classes"]) == ("withdrawn", version, outcome, {})
+        for wanted in (Wanted(predicted_class="Mass"), Wanted(predicted_class="Mass", states=("withdrawn",))):
+            assert all_pages(stepped.listing, wanted, 9) == [[]]
+        stepped.report(uid("a"))
 
 
 def test_pages_stand_while_studies_move(stepped: SteppedStore) -> None:

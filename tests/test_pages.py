@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import test_on_demand as on_demand
 from fourview_process import SIMULATED_CARD
 from mammograms_made import uid
 from PIL import Image
@@ -144,8 +145,12 @@ def test_the_list_says_who_where_and_what(stepped: SteppedStore, door: Open) -> 
     assert [found["class"] for found in page.all("li") if "chip" in found.get("class", "")] == ["chip red", *["chip green"] * 3]
     assert "UNTRAINED" in page.words
     assert ENGLISH.banner in page.words
+    about = f"{ENGLISH.highest_class_label}. {ENGLISH.uncalibrated} Normal: {ENGLISH.nothing_excluded}"
+    assert about in page.words and page.words.index(about) < page.words.index("Open, Olga"), "Normal never without what is meant by it"
+    assert ENGLISH.uncalibrated not in Page(door().get("/?state=collecting")).words, "where no score stands nothing is said of scores"
 
     korean = Page(door(language="ko-KR,ko;q=0.9,en;q=0.5").get("/"))
+    assert f"{KOREAN.highest_class_label}. {KOREAN.uncalibrated} 정상: {KOREAN.nothing_excluded}" in korean.words
     assert KOREAN.banner in korean.words and "종괴" in korean.words and "수집 중" in korean.words
     assert korean.all("html", lang="ko")
 
@@ -280,6 +285,35 @@ def test_what_is_missing_doubtful_or_failed_is_said(stepped: SteppedStore, door:
     assert choices == {f"--view {doubtful.SOPInstanceUID}=VIEW", f"--exclude {doubtful.SOPInstanceUID}"}
 
 
+def test_an_image_of_another_patient_says_so_on_its_card(stepped: SteppedStore, door: Open) -> None:
+    stepped.receive(*exam())
+    stepped.settle()
+    on_demand.ask(stepped, image(View.R_CC, "other", PatientID="P2"), image(View.L_CC, "nobody", PatientID=""), image(View.L_MLO, "own"))
+    stepped.work()
+    here = f"/studies/{uid('study')}"
+    sentence = SENTENCES["card_other_patient"]
+    response = door().get(here)
+    cards = dict(re.findall(r'<p class="warn other-patient">([^<]+)</p>.*?<p class="uid">([0-9.]+)</p>', response.text, re.DOTALL))
+    assert cards == {
+        sentence.en.format(patient_id="P2"): str(image(View.R_CC, "other").SOPInstanceUID),
+        sentence.en.format(patient_id="–"): str(image(View.L_CC, "nobody").SOPInstanceUID),
+    }
+    assert len(Page(response).all("article")) == 7
+    assert sentence.ko.format(patient_id="P2") in Page(door(language="ko").get(here)).words
+
+
+def test_a_patient_who_was_corrected_is_named_on_the_cards(stepped: SteppedStore, door: Open) -> None:
+    """The version carries what the images say since then; above them stands whose the study was when it began."""
+    stepped.receive(*exam())
+    stepped.settle()
+    stepped.receive(*exam(PatientID="P9"))
+    stepped.settle()
+    assert stepped.ask("release", accept_patient=True) == "accepted"
+    stepped.settle()
+    words = Page(door().get(f"/studies/{uid('study')}")).words
+    assert words.count(SENTENCES["card_other_patient"].en.format(patient_id="P9")) == 4 and "Patient ID P1 " in words
+
+
 def test_a_withdrawn_study_shows_no_cards(stepped: SteppedStore, door: Open) -> None:
     stepped.receive(*exam())
     stepped.settle()
@@ -364,11 +398,15 @@ def test_the_heat_map_lies_over_the_crop_and_nowhere_else(stepped: SteppedStore,
         for row in rows:
             connection.execute(sa.update(score).where(score.c.id == row.id).values(**files, scores={**row.scores, "box": box}))
     client = door()
-    page = Page(client.get(f"/studies/{uid('study')}"))
+    for kind in ("on demand", "candidate"):
+        which = sa.update(tables.instance).where(tables.instance.c.sop_instance_uid == exam()[0].SOPInstanceUID)
+        with stepped.engine.begin() as connection:
+            connection.execute(which.values(disposition=kind))
+        page = Page(client.get(f"/studies/{uid('study')}"))
+        assert len(page.all("input", id="heat-maps", role="switch")) == 1
     heats = [found["src"] for found in page.all("img") if "heat" in found.get("class", "")]
     assert len(heats) == 1, "where Normal scored highest none is shown"
     assert ENGLISH.no_heat_map in page.words and "Shows what influenced the score. Not a lesion location." in page.words
-    assert page.all("input", id="heat-maps", role="switch")
     response = client.get(heats[0])
     assert (response.headers["Content-Type"], response.headers["Cache-Control"]) == ("image/png", "no-store")
     shown = np.asarray(Image.open(BytesIO(response.content)))
@@ -615,11 +653,12 @@ def test_static_files_are_ours_alone_and_may_be_kept(door: Open) -> None:
 # ---------------------------------------------------------------------------------------------------------------- cards, words
 
 
-def on_demand(view: str | None, number: int, **score: object) -> dict[str, object]:
+def asked_for(view: str | None, number: int, **score: object) -> dict[str, object]:
     known = {"background": False, "state": "waiting", "id": number, "model_key": "k"}
     return {
         "sop_instance_uid": f"1.2.{number}",
         "disposition": "on demand",
+        "patient_id": "P1",
         "view": view,
         "file": number,
         "warnings": [],
@@ -639,7 +678,7 @@ def test_images_on_demand_are_cards_too() -> None:
         "heat_map": True,
         "warnings": [],
     }
-    images = [on_demand(None, 1), on_demand("L-CC", 2, **scored), on_demand(None, 3, state="failed", error="broken"), on_demand("R-CC", 4)]
+    images = [asked_for(None, 1), asked_for("L-CC", 2, **scored), asked_for(None, 3, state="failed", error="broken"), asked_for("R-CC", 4)]
     study = {"state": "ignored", "runs": [], "images": images}
     assert cards_of_views(study) == []
     found = cards_of_images(study)
@@ -653,6 +692,7 @@ def test_images_on_demand_are_cards_too() -> None:
         title="L-CC",
         state=CardState.SCORED,
         sop_instance_uid="1.2.2",
+        patient_id="P1",
         predicted_class="Mass",
         probability=0.6,
         scores=(("Mass", 0.6), ("Normal", 0.4)),

@@ -119,7 +119,7 @@ async function analyse(files) {
 }
 
 function listed(state, studies) {
-  state.textContent = `${drop.dataset.several} `;
+  state.textContent = `${studies.length === 1 ? drop.dataset.one : drop.dataset.several} `;
   for (const uid of studies) {
     state.append(Object.assign(document.createElement("a"), { href: `/studies/${uid}`, textContent: uid, className: "uid" }), " ");
   }
