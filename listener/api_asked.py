@@ -69,7 +69,7 @@ class Send(Reason):
     """Send the results of a study whatever the rules say."""
 
     send_to: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=100)] = Field(
-        default=[], description="Names of [[pacs]]; none: where the rules send it"
+        default=[], description="Names of [[pacs]], besides where the study's rule sends it"
     )
 
 

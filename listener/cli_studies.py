@@ -173,7 +173,7 @@ def withdraw(
 def send(
     context: typer.Context,
     study: str,
-    to: Annotated[list[str] | None, typer.Option("--to", metavar="PACS", help="A [[pacs]] to send to; default: as rules say.")] = None,
+    to: Annotated[list[str] | None, typer.Option("--to", metavar="PACS", help="A [[pacs]] to send to, besides where rules say.")] = None,
     reason: Reason = "",
     wait_seconds: Annotated[float, typer.Option("--wait", help="How long to wait for the worker's answer, in seconds.")] = 300.0,
 ) -> None:

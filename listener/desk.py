@@ -144,8 +144,8 @@ class Desk:
     def send(self, study_instance_uid: str, *, person: str, why: str = "", send_to: Sequence[str] = (), request_id: str = "") -> str:
         """Ask for a study's results to be sent whatever the rules say, with what was read of it on demand; the id of the request.
 
-        To the [[pacs]] of these names; if none is named, where its rule sends it, else where the first rule that analyses sends, else to
-        every [[pacs]] that takes results. Raises UnknownStudy, UnknownDestination, AnotherRequest.
+        To the [[pacs]] of these names and where its rule sends it; when neither names any, where the first rule that analyses sends, else
+        to every [[pacs]] that takes results. Raises UnknownStudy, UnknownDestination, AnotherRequest.
         """
         names = [pacs.name for pacs in self._config.pacs]
         if unknown := [name for name in send_to if name not in names]:
@@ -326,8 +326,10 @@ def _words(asked: Mapping[str, Any], state: str, *, worker: bool) -> str:
     came = f"{asked['study_state']}: {asked['study_state_reason']}"
     if asked["kind"] != RequestKind.SEND or asked["study_state"] != "analysed":
         return came
-    if asked["sent_to"]:
-        return f"{came}; it goes to {', '.join(asked['sent_to'])}"
+    if asked["sent_to"] or asked["given_up"]:
+        goes = f"; it goes to {', '.join(asked['sent_to'])}" if asked["sent_to"] else ""
+        given_up = f"; given up at {', '.join(asked['given_up'])} (`fourview show` says why)" if asked["given_up"] else ""
+        return f"{came}{goes}{given_up}"
     return (
         f"{came}; nothing of it is sent, since no [[pacs]] takes it: see `results` and, for an untrained model, `accept_untrained` of each"
     )

@@ -458,7 +458,7 @@ class Archive:
             asked = asdict(release) if release is not None else {"card": card} if card else None
             # Only the kinds of choices: UIDs would say something of a study that is forgotten later.
             chosen = {"card": card} if card else {"choices": [word for word in str(release or "").split() if word.startswith("--")]}
-            who = {"request_id": request_id, "kind": kind, "person": person, "why": why}
+            who: dict[str, Any] = {"request_id": request_id, "kind": kind, "person": person, "why": why}
             requests.ask(connection, study, now, **who, parameters=asked, said=str(release or ""), recorded=chosen)
 
     # ------------------------------------------------------------------------------------------------------------ internals

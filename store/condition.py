@@ -82,7 +82,7 @@ class Throughput:
 
     images: int  # received, own results apart
     versions: int  # made
-    sent: int  # of the objects of these versions, as often as they were sent
+    sent: int  # objects, each once per destination; one that was put back and sent again counts at its last time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,8 @@ class Condition:
             return Throughput(
                 images=count(image, image.c.received_at, image.c.disposition != Disposition.OWN_RESULT),
                 versions=count(version, version.c.created_at),
-                sent=count(delivery, delivery.c.created_at, delivery.c.sent_at.is_not(None)),
+                # By its own index: what is sent now may have been waiting since long ago.
+                sent=connection.execute(sa.select(sa.func.count()).select_from(delivery).where(delivery.c.sent_at >= since)).scalar_one(),
             )
 
     def senders(self) -> list[Sender]:

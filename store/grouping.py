@@ -80,7 +80,7 @@ class Request:
     why: str = ""
     release: Release = Release()
     card: str = ""  # of a reprocess: path of the model card that shall read it this time; "" for the rule's
-    send_to: tuple[str, ...] = ()  # of a send: where to; () for where the rule says
+    send_to: tuple[str, ...] = ()  # of a send: where to besides where the rule says
     otherwise: tuple[str, ...] = ()  # of a send: where to when neither says anything
 
 
@@ -302,7 +302,8 @@ class _Course:
         """What the rules say, and people who overrule them. The image that stands for the study does not depend on the order of arrival.
 
         A study that a person has sent is no longer ignored, or what comes later would leave a result in the PACS that no longer holds.
-        A rule that holds it still does: then a person is asked again.
+        A rule that holds it still does: then a person is asked again. Where the rule sends it, it goes too: what a person names is added,
+        or the place that a rule promises a result would never get one.
         """
         chosen = [candidate.instance_id for _, candidate in self.judged.election.winners]
         if not chosen:
@@ -378,7 +379,8 @@ class _Course:
     def _reprocess(self, request: Request) -> Answer:
         if doubts := self._doubts(self.judged):
             return Answer(accepted=False, text=f"refused: {listed(doubts)}")
-        return self._go_on("a person asked to reprocess", card=request.card)
+        # What a person has sent is said anew where it was sent, though a rule holds it: the person who asks has seen it.
+        return self._go_on("a person asked to reprocess", released=bool(self.at.decisions.send_to), card=request.card)
 
     def _send(self, request: Request) -> Answer:
         if doubts := self._doubts(self.judged):

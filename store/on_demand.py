@@ -119,17 +119,17 @@ class OnDemand:
         """Ask for a study's results to be sent, whatever the rules say of it; a worker applies and answers it.
 
         What was read of it on demand counts as received from now on; when pixels of that are gone, the request is refused at once. It is
-        sent to `send_to`; if that names nothing, where the study's rule sends it, or to `otherwise` when no rule does. The same once more
-        under the same `request_id` is asked once. Raises UnknownStudy, AnotherRequest.
+        sent to `send_to` and where the study's rule sends it; to `otherwise`, which the configuration says, when neither names any. The
+        same once more under that `request_id` is asked once, whatever `otherwise` is by then. Raises UnknownStudy, AnotherRequest.
         """
         row, kind = tables.instance, RequestKind.SEND
         with self._engine.begin() as connection:
             now = self._clock(connection)
             study = lock_study(connection, study_instance_uid)
-            where = {"send_to": list(send_to), "otherwise": list(otherwise)}
+            where, by_default = {"send_to": list(send_to)}, {"otherwise": list(otherwise)}
             said = f"to {', '.join(send_to)}" if send_to else ""
             who = {"request_id": request_id, "kind": kind, "person": person, "why": why}
-            if not requests.ask(connection, study, now, **who, parameters=where, said=said, recorded={"send_to": list(send_to)}):
+            if not requests.ask(connection, study, now, **who, parameters=where, by_default=by_default, said=said, recorded=where):
                 return
             if gone := _without_pixels(connection, study_instance_uid):
                 reason = (

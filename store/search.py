@@ -16,6 +16,7 @@ from store.database import database_now
 from store.images import Disposition
 from store.keys import conditions, like
 from store.leases import living_processes
+from store.ledger import GIVEN_UP
 from store.look import current_selection, decided, evidence_from, scores_from
 from store.pauses import listed
 from store.rows import unknown_study
@@ -146,7 +147,8 @@ class Search:
     def asked(self, request_id: str) -> dict[str, Any]:
         """A person's request, what a worker answered to it, and how its study stands now. Raises UnknownRequest.
 
-        `applied_at` is None while no worker has looked at it; `sent_to`: where the current version is, or is on its way.
+        `applied_at` is None while no worker has looked at it; `sent_to`: where the current version is, or is on its way; `given_up`: where
+        something of it was refused, expired or cancelled.
         """
         row, study, version = tables.decision, tables.study, tables.version
         delivery, made = tables.delivery, tables.result_object
@@ -160,15 +162,16 @@ class Search:
                 raise UnknownRequest(f"no request {request_id} is known here; one goes when its study is forgotten")
             current = sa.and_(version.c.study_instance_uid == found.study_instance_uid, version.c.number == found.version)
             objects = sa.select(made.c.sop_instance_uid).join(version, version.c.id == made.c.version_id).where(current)
-            going = sa.and_(delivery.c.sop_instance_uid.in_(objects), delivery.c.state != "cancelled")
-            sent_to = connection.execute(sa.select(delivery.c.destination).distinct().where(going).order_by(delivery.c.destination))
+            where = sa.select(delivery.c.destination, delivery.c.state).distinct().where(delivery.c.sop_instance_uid.in_(objects))
+            sent = connection.execute(where.order_by(delivery.c.destination)).all()
             return {
                 **_picked(found, ("request_id", "study_instance_uid", *_DECISION)),
                 "study_state": found.state,
                 "study_state_reason": found.state_reason,
                 "version": found.version,
                 "doubts": found.doubts or [],
-                "sent_to": list(sent_to.scalars()),
+                "sent_to": list(dict.fromkeys(one.destination for one in sent if one.state not in GIVEN_UP)),
+                "given_up": list(dict.fromkeys(one.destination for one in sent if one.state in GIVEN_UP)),
             }
 
     def devices(self, days: float) -> list[dict[str, Any]]:

@@ -325,7 +325,7 @@ delivery = sa.Table(
     sa.Column("confirm_tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("status", sa.Integer),
     sa.Column("reason", sa.Text, nullable=False, server_default=""),
-    sa.Column("sent_at", UtcDateTime),
+    sa.Column("sent_at", UtcDateTime, index=True),
     sa.Column("confirmed_at", UtcDateTime),
     sa.Column("checked_at", UtcDateTime),  # when the destination was asked whose study it is
     sa.Column("patient_check", sa.String(16), nullable=False, server_default=""),  # agrees | unchecked

@@ -14,6 +14,7 @@ from stepped_store import FixedRuling, SteppedStore, exam, image, rejection
 
 from pipeline.deliver import GONE_DAYS, deliver
 from store import ledger, tables
+from store.condition import Condition
 from store.correction import compare
 from store.ledger import CONFIRM_TRIES, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, TRANSITIONS, Delivery, DeliveryState
 from store.study import View
@@ -97,6 +98,17 @@ def test_nothing_of_a_held_or_withdrawn_study_is_handed_out(stepped: SteppedStor
     stepped.receive(image(View.L_CC, "foreign", study="held", PatientID="P2"), rejection(*exam(study="withdrawn")))
     stepped.work()
     assert {one.study_instance_uid for one in claimed(stepped)} == {uid("free")}
+
+
+def test_what_is_sent_today_counts_today_whenever_it_was_made(stepped: SteppedStore) -> None:
+    one = only(stepped)
+    stepped.step(3 * 86400)
+    midnight = stepped.now
+    counted = Condition(stepped.engine).throughput
+    assert (counted(midnight).sent, counted(midnight).versions) == (0, 0)
+    stepped.ledger.sent(one.delivery_id, 0x0000, "", ask=False)
+    assert (counted(midnight).sent, counted(midnight).versions) == (1, 0)
+    assert counted(midnight + timedelta(seconds=1)).sent == 0
 
 
 def test_a_delivery_that_went_well_is_confirmed(stepped: SteppedStore) -> None:

@@ -20,7 +20,7 @@ from mammograms_made import uid
 from stepped_store import MODEL, SteppedStore, exam, image
 
 from listener import parts
-from store import tables
+from store import found_by, tables
 from store.database import alembic_config, engine_database, schema_revision, upgrade, workflow_engine, write_engine
 from store.listing import Wanted
 from store.study import View
@@ -153,6 +153,26 @@ def test_rows_of_the_previous_release_are_read_and_worked_on(previous: sa.Engine
     stepped.receive(*exam())
     stepped.settle()
     assert stepped.state() == "analysed", "and new studies are read beside it"
+
+
+def test_every_study_of_many_is_found_by_what_it_was_found_by_before(previous: sa.Engine, tmp_path: Path) -> None:
+    """More of them than are read at once, two and a bit times; each up to the last moment of its hour."""
+    many = [f"1.2.4.{number}" for number in range(1100)]
+    old = sa.MetaData()
+    old.reflect(previous)
+    at = datetime(2026, 11, 1, 10, 59, 59, 999_999, tzinfo=UTC)
+    mine = {"state": "ignored", **dict.fromkeys(("first_instance_at", "last_instance_at", "collecting_since"), at)}
+    with previous.begin() as connection:
+        rows = [{"study_instance_uid": one, "patient_id": f"of {one}", **mine} for one in many]
+        connection.execute(sa.insert(old.tables["study"]), rows)
+    upgrade(previous)
+    stepped = SteppedStore(previous, tmp_path / "files")
+    row = tables.found_by
+    patients = stepped.rows(sa.select(row.c.study_instance_uid, row.c.value, row.c.last_hour).where(row.c.what == "patient"))
+    expected = {(one, f"of {one}", found_by.hour_of(at)) for one in many} | {(STUDY, "P1", found_by.hour_of(AT))}
+    assert {tuple(one) for one in patients} == expected and len(patients) == len(expected)
+    hours = stepped.rows(sa.select(tables.study.c.study_instance_uid, tables.study.c.last_hour))
+    assert {tuple(one) for one in hours} == {(uid_, hour) for uid_, _, hour in expected}
 
 
 def test_two_that_upgrade_at_once_wait_for_each_other(previous: sa.Engine) -> None:

@@ -19,6 +19,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from stepped_store import FixedRuling, SteppedStore, exam, image, implicit, rejection, uid
 
+from listener.desk import _words
 from listener.show import in_words
 from pipeline.upkeep import retire, tidy
 from store import tables
@@ -427,6 +428,41 @@ def test_it_goes_where_the_person_says_else_where_the_rule_does(stepped: Stepped
     assert acts == [("send", "Kim", {"send_to": ["archive"]}), ("send", "Kim", {"send_to": ["third"]})]
 
 
+@pytest.mark.parametrize("action", ["analyse", "hold"])
+def test_what_a_person_names_is_added_to_where_the_rule_sends_it(stepped: SteppedStore, action: str) -> None:
+    stepped.ruling = FixedRuling(action=action, reason="the rule", send_to=("pacs",))
+    stepped.receive(*exam()[:3])
+    stepped.settle()
+    assert stepped.state() == ("held" if action == "hold" else "incomplete") and sent_to(stepped) == set()
+    assert press_send(stepped, send_to=["archive"], otherwise=["elsewhere"]) == "accepted"
+    assert stepped.search.asked("s1")["sent_to"] == ["archive", "pacs"]
+
+
+def test_the_answer_does_not_say_that_it_goes_where_it_was_given_up(stepped: SteppedStore) -> None:
+    stepped.ruling = IGNORES
+    ask(stepped, *exam())
+    assert press_send(stepped, send_to=["archive", "pacs"]) == "accepted"
+
+    def refuse(*destinations: str) -> dict[str, Any]:
+        for claim in stepped.ledger.claim():
+            for one in stepped.begin(claim.workflow_id):
+                if one.destination in destinations:
+                    stepped.ledger.refused(one.delivery_id, 0x0122, "SOP class not supported")
+                else:
+                    stepped.ledger.sent(one.delivery_id, 0x0000, "", ask=False)
+        return stepped.search.asked("s1")
+
+    found = refuse("pacs")
+    assert (found["sent_to"], found["given_up"]) == (["archive"], ["pacs"])
+    assert _words(found, "accepted", worker=True).endswith("; it goes to archive; given up at pacs (`fourview show` says why)")
+    with stepped.engine.begin() as connection:
+        connection.execute(sa.update(tables.delivery).values(state="expired", due_at=None))
+    found = stepped.search.asked("s1")
+    assert (found["sent_to"], found["given_up"]) == ([], ["archive", "pacs"])
+    said = _words(found, "accepted", worker=True)
+    assert "it goes to" not in said and said.endswith("; given up at archive, pacs (`fourview show` says why)")
+
+
 def test_when_nothing_says_where_to_it_is_refused(stepped: SteppedStore) -> None:
     stepped.ruling = IGNORES
     ask(stepped, *exam())
@@ -443,6 +479,8 @@ def test_the_same_request_is_done_once(stepped: SteppedStore) -> None:
     assert timeline(stepped).count("Kim asked to send to pacs: she asked") == 1 and len(stepped.versions()) == 1
     with pytest.raises(AnotherRequest):
         press_send(stepped, send_to=["archive"])
+    press_send(stepped, send_to=["pacs"], otherwise=["added to the configuration since"])
+    assert timeline(stepped).count("Kim asked to send to pacs: she asked") == 1
     with pytest.raises(UnknownStudy):
         book(stepped).send("1.2.3", request_id="other", person="Kim")
 
@@ -534,6 +572,20 @@ def test_a_rule_that_holds_holds_again_what_comes_later(stepped: SteppedStore) -
     stepped.receive(image(View.L_CC, "retake"))
     stepped.settle()
     assert stepped.state() == "held" and len(stepped.versions()) == 1
+
+
+def test_what_a_person_sent_and_has_read_anew_goes_there_again_though_a_rule_holds_it(stepped: SteppedStore) -> None:
+    """Or the PACS would keep version 1 while version 2 stands here."""
+    stepped.ruling = FixedRuling(action="hold", reason="somebody shall look", send_to=())
+    stepped.receive(*exam())
+    stepped.settle()
+    assert press_send(stepped, send_to=["pacs"]) == "accepted" and len(stepped.study()["deliveries"]) == 2
+    stepped.policy = replace(stepped.policy, model=replace(stepped.policy.model, weights_sha256="b" * 64))
+    assert stepped.ask("reprocess") == "accepted"
+    stepped.settle()
+    assert stepped.state() == "analysed" and len(stepped.versions()) == 2
+    assert [one["destination"] for one in stepped.study()["deliveries"]] == ["pacs"] * 4
+    assert stepped.search.asked("r1")["sent_to"] == ["pacs"]
 
 
 def test_to_be_read_again_and_sent_can_be_asked_at_the_same_time(stepped: SteppedStore) -> None:

@@ -18,7 +18,8 @@ _AT_ONCE = 500
 _LONGEST = 64
 _SEARCHED_BY_BEGINNING = ("patient_id", "patient_name", "patient_name_ideographic", "patient_name_phonetic", "accession_number")
 _HOURS = {
-    "sqlite": "CAST(strftime('%s', last_instance_at) AS INTEGER) / 3600",
+    # Without its fraction, which strftime would round.
+    "sqlite": "CAST(strftime('%s', substr(last_instance_at, 1, 19)) AS INTEGER) / 3600",
     "postgresql": "CAST(floor(extract(epoch FROM last_instance_at) / 3600) AS INTEGER)",
 }
 
@@ -58,6 +59,7 @@ def upgrade() -> None:
     for name in _SEARCHED_BY_BEGINNING:
         beginning = f"substr({name}, 1, 64)" if dialect == "sqlite" else f'(substr({name}, 1, 64) COLLATE "C")'
         op.create_index(f"ix_result_object_{name}", "result_object", [sa.text(beginning)])
+    op.create_index("ix_delivery_sent_at", "delivery", ["sent_at"])  # what was sent today is counted
     op.create_index("ix_result_object_study_date", "result_object", [sa.text("study_date DESC"), "study_instance_uid"])
     if dialect == "postgresql":
         for table in ("study", "found_by", "result_object"):
