@@ -302,16 +302,15 @@ def test_an_image_of_another_patient_says_so_on_its_card(stepped: SteppedStore, 
     assert sentence.ko.format(patient_id="P2") in Page(door(language="ko").get(here)).words
 
 
-def test_a_patient_who_was_corrected_is_named_on_the_cards(stepped: SteppedStore, door: Open) -> None:
-    """The version carries what the images say since then; above them stands whose the study was when it began."""
+def test_a_corrected_patient_is_no_other_one(stepped: SteppedStore, door: Open) -> None:
     stepped.receive(*exam())
     stepped.settle()
     stepped.receive(*exam(PatientID="P9"))
     stepped.settle()
     assert stepped.ask("release", accept_patient=True) == "accepted"
     stepped.settle()
-    words = Page(door().get(f"/studies/{uid('study')}")).words
-    assert words.count(SENTENCES["card_other_patient"].en.format(patient_id="P9")) == 4 and "Patient ID P1 " in words
+    page = Page(door().get(f"/studies/{uid('study')}"))
+    assert len(page.all("article")) == 4 and "Patient ID P9 " in page.words and not page.all("p", class_="warn other-patient")
 
 
 def test_a_withdrawn_study_shows_no_cards(stepped: SteppedStore, door: Open) -> None:
