@@ -446,8 +446,11 @@ class Look:
         self._write_patient(found)
 
     def _write_patient(self, found: Consequences) -> None:
-        """Whose study it is, for people who look for it: as a result would say now. Until an image fills a slot the first word stands."""
-        if not found.judged.election.winners:
+        """Whose study it is, for people who look for it: as a result would say now.
+
+        Until an image fills a slot, and while it is in doubt whose they are, the word before stands.
+        """
+        if found.judged.doubts or not found.judged.election.winners:
             return
         decisions = self.decisions
         for answer in found.answers.values():

@@ -21,6 +21,22 @@ from stepped_store import SteppedStore
 from store.database import write_engine
 from store.tables import metadata
 
+#: One process runs all of such a file: it starts what the others would start once more each.
+ONE_PROCESS = ("test_browser.py",)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """pytest-xdist 3.8 looks for the marks of `loadgroup` where pytest 9.2 has them no more; so files are grouped by their names."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].rpartition("/")[2]
+            return file if file in ONE_PROCESS else nodeid
+
+    return ByFile(config, log)
+
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:

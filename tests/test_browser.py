@@ -18,8 +18,6 @@ from listener.users import hashed
 from pipeline.wording import ENGLISH, KOREAN
 from store.study import HANGING_ORDER, View
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 PASSWORDS = {"viewer": "only looking here", "admin": "may do everything"}
 #: How long a page may take to show what has happened, in milliseconds.
 SOON = 90_000
@@ -115,6 +113,16 @@ def analysed(fourview: FourviewProcess) -> dict[str, Any]:
     return fourview.wait_for_state(uid("read"), "analysed", version=1, seconds=120)
 
 
+@pytest.fixture(scope="module")
+def doubtful(fourview: FourviewProcess) -> str:
+    """A study with images of two patients; its UID."""
+    images = exam("doubt", PatientName="Doubt^Dina")[2:]
+    images[1].PatientID = "ANOTHER"
+    fourview.send(images)
+    fourview.wait_for_state(uid("doubt"), "held")
+    return uid("doubt")
+
+
 def test_nobody_comes_in_without_a_password(chromium: Browser, fourview: FourviewProcess, visit: Callable[..., Visit]) -> None:
     context = chromium.new_context(http_credentials={"username": "viewer", "password": "a wrong password"})
     response = context.new_page().goto(f"{fourview.url}/")
@@ -201,13 +209,9 @@ def test_analyse_again_and_nothing_typed_is_lost_meanwhile(
     assert (decision["kind"], decision["person"], decision["why"]) == ("reprocess", "admin", "a second look")
 
 
-def test_what_cannot_be_done_is_told_in_a_toast(fourview: FourviewProcess, visit: Callable[..., Visit]) -> None:
-    images = exam("doubt", PatientName="Doubt^Dina")[2:]
-    images[1].PatientID = "ANOTHER"
-    fourview.send(images)
-    fourview.wait_for_state(uid("doubt"), "held")
+def test_what_cannot_be_done_is_told_in_a_toast(doubtful: str, visit: Callable[..., Visit]) -> None:
     page = visit().page
-    page.goto(f"/studies/{uid('doubt')}")
+    page.goto(f"/studies/{doubtful}")
     page.get_by_role("button", name="Release with this choice").click()
     refused = page.get_by_role("alert")
     expect(refused).to_contain_text("Not done: Release.")
@@ -386,9 +390,11 @@ AUDIT = """() => {
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_pages_fit_the_screen_and_every_element_has_its_name(width: int, analysed: dict[str, Any], visit: Callable[..., Visit]) -> None:
+def test_pages_fit_the_screen_and_every_element_has_its_name(
+    width: int, analysed: dict[str, Any], doubtful: str, visit: Callable[..., Visit]
+) -> None:
     page = visit(width=width).page
-    for address in ("/", "/?state=held", f"/studies/{uid('read')}", f"/studies/{uid('doubt')}", "/deliveries", "/status"):
+    for address in ("/", "/?state=held", f"/studies/{uid('read')}", f"/studies/{doubtful}", "/deliveries", "/status"):
         response = page.goto(address)
         assert response is not None and response.status == 200, address
         assert page.evaluate(AUDIT) == [], address

@@ -21,8 +21,6 @@ from orthanc_process import OrthancProcess
 from processes import descendants, kill_dead
 from storescu import Sender, write_exam
 
-pytestmark = pytest.mark.xdist_group("crash")
-
 
 @pytest.fixture
 def orthanc(start_orthanc: Callable[..., OrthancProcess]) -> OrthancProcess:

@@ -203,7 +203,6 @@ def test_stand_in_without_fourview_is_told(tmp_path: Path, free_port: Callable[[
             routed.hand_over([str(image.StudyInstanceUID)])
 
 
-@pytest.mark.xdist_group("demo")
 @pytest.mark.timeout(600)
 def test_demo_twice_through_orthanc(
     tmp_path: Path, needs_program: Callable[[str], str], start_orthanc: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
@@ -241,7 +240,6 @@ def test_demo_twice_through_orthanc(
         assert modalities == {"MG": 4, "SR": 1, "OT": 1}
 
 
-@pytest.mark.xdist_group("demo")
 @pytest.mark.timeout(600)
 def test_demo_through_the_stand_in_says_that_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "find_orthanc", lambda: None)

@@ -353,7 +353,6 @@ def _large(content_bytes: int) -> Iterator[bytes]:
     yield b"\r\n--b--\r\n"
 
 
-@pytest.mark.xdist_group("whole_way")
 def test_dropped_files_are_read_and_a_person_sends_the_result(
     start_orthanc: Callable[..., OrthancProcess], tmp_path: Path, free_port: Callable[[], int]
 ) -> None:

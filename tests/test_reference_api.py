@@ -85,7 +85,6 @@ def fourview(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[
         process.stop()
 
 
-@pytest.mark.xdist_group("whole_way")
 def test_clients_of_the_old_system_work_unchanged(
     start_orthanc: Callable[..., OrthancProcess], fourview: Callable[..., FourviewProcess], database_url: str
 ) -> None:
@@ -146,7 +145,6 @@ def _modifier() -> Dataset:
     return item
 
 
-@pytest.mark.xdist_group("whole_way")
 def test_one_image_that_fails_does_not_stop_the_others(orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]) -> None:
     ours = fourview(orthanc)
     ids = [orthanc.upload(part10(ds)) for ds in exam("asked")]

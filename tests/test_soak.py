@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from fourview_process import FourviewProcess
 from processes import descendants
 from soaking import associations, connects, held, left_behind, settled
-
-pytestmark = pytest.mark.xdist_group("soak")
 
 COUNT = 250
 

@@ -24,8 +24,6 @@ from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorag
 
 from store.study import HANGING_ORDER, View
 
-pytestmark = pytest.mark.xdist_group("whole_way")
-
 
 @pytest.fixture
 def orthanc(tmp_path: Path, needs_program: Callable[[str], str], free_port: Callable[[], int]) -> Iterator[OrthancProcess]:

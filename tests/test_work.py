@@ -28,8 +28,6 @@ from store.files import Files
 from store.search import Search
 from store.study import HANGING_ORDER, View
 
-pytestmark = pytest.mark.xdist_group("whole_way")
-
 
 class Site:
     """A data folder and a database, workers on them, and images put into them as the receiver does."""
