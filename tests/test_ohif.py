@@ -18,6 +18,7 @@ does not run here. The conditions are written anew from its published source, re
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from functools import cmp_to_key
 from io import BytesIO
 from typing import Any
@@ -201,8 +202,7 @@ def ohif(built: dict[str, tuple[BuiltObject, ...]], tmp_path_factory: pytest.Tem
 
 
 def _of_study(original: Dataset, name: str) -> Dataset:
-    ds = Dataset(original)
-    ds.file_meta = original.file_meta
+    ds = deepcopy(original)  # `Dataset(original)` would share its elements, and other tests use the original
     ds.StudyInstanceUID, ds.SeriesInstanceUID = uid(name), uid(name, original.Modality)
     ds.SOPInstanceUID = uid(name, original.Modality, original.InstanceNumber)
     return ds
