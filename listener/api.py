@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, TypedDict
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
@@ -25,7 +25,7 @@ from listener import reread
 from listener.desk import Desk, NotScheduled, UnknownDestination, forgotten_as_json
 from listener.parts import SpoolAway
 from listener.show import json_value
-from listener.who import Person, Role, at_least, speaks_of
+from listener.who import Admin, Operator, Role, Viewer, speaks_of
 from store.database import OldSchema
 from store.forget import Forgotten
 from store.grouping import Release, RequestKind
@@ -74,9 +74,6 @@ class _Route(APIRoute):
 
 # ----------------------------------------------------------------------------------------------------------- what routes have in common
 
-Viewer = Annotated[Person, Depends(at_least(Role.VIEWER))]
-Operator = Annotated[Person, Depends(at_least(Role.OPERATOR))]
-Admin = Annotated[Person, Depends(at_least(Role.ADMIN))]
 
 _StudyUid = Annotated[str, Path(pattern=asked.UID_PATTERN, max_length=64, description="Study Instance UID")]
 _Why = Annotated[asked.Why, Query(description="Why; it is kept beside what was done")]

@@ -23,7 +23,7 @@ from listener.desk import Desk
 from listener.matching import is_uid
 from listener.pages import STATIC, Pages
 from listener.pictures import NoPicture, Pictures
-from listener.who import Person, Role, at_least, speaks_of
+from listener.who import Admin, Operator, Person, Viewer, speaks_of
 from store.grouping import Release, RequestKind
 from store.ledger import GIVEN_UP, DeliveryState
 from store.listing import Page, Wanted
@@ -48,9 +48,6 @@ _STATIC = {
 _ON_THE_WAY = (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.SENT)
 
 DeliveryId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
-Viewer = Annotated[Person, Depends(at_least(Role.VIEWER))]
-Operator = Annotated[Person, Depends(at_least(Role.OPERATOR))]
-Admin = Annotated[Person, Depends(at_least(Role.ADMIN))]
 Form = Annotated[Fields, Depends(fields)]
 #: Without control characters: no database finds them, and PostgreSQL refuses to look for some.
 Text = Annotated[str, Query(max_length=128, pattern=ONE_LINE)]

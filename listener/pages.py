@@ -135,12 +135,10 @@ class Pages:
                     except HTTPException as refusal:
                         text = str(refusal.detail)
                         return pages.problem(request, refusal.status_code, text, ours=text in SENTENCES)
-                    except Exception as problem:
-                        for kind, status, key in _PROBLEMS:
-                            if isinstance(problem, kind):
-                                log.info("page refused error=%s status=%d", type(problem).__name__, status)
-                                return pages.problem(request, status, key or str(problem), ours=key is not None)
-                        raise
+                    except tuple(kind for kind, _, _ in _PROBLEMS) as problem:
+                        status, key = next((status, key) for kind, status, key in _PROBLEMS if isinstance(problem, kind))
+                        log.info("page refused error=%s status=%d", type(problem).__name__, status)
+                        return pages.problem(request, status, key or str(problem), ours=key is not None)
 
                 return answer
 

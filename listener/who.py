@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from listener.users import Person, Role
 
-__all__ = ["ANYBODY", "AtLeast", "Person", "Role", "at_least", "person", "speaks_of"]
+__all__ = ["ANYBODY", "Admin", "AtLeast", "Operator", "Person", "Role", "Viewer", "at_least", "person", "speaks_of"]
 
 #: Who asks where no login is asked for: only this machine reaches us, or the configuration says that anybody may.
 ANYBODY = Person(name="web", role=Role.ADMIN)
@@ -37,6 +38,12 @@ def at_least(role: Role) -> Callable[[Request], Person]:
 
     needed.role = role  # type: ignore[attr-defined] # so that it can be read off a route
     return needed
+
+
+#: Parameters of routes: the person who asks, who is at least that.
+Viewer = Annotated[Person, Depends(at_least(Role.VIEWER))]
+Operator = Annotated[Person, Depends(at_least(Role.OPERATOR))]
+Admin = Annotated[Person, Depends(at_least(Role.ADMIN))]
 
 
 class AtLeast:
