@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
 
-from listener.matching import is_uid
+from listener.keys import is_uid
 from listener.media_types import parse_accept
 from store.grouping import Release
 from store.study import View

@@ -20,7 +20,7 @@ from listener import cards
 from listener.api_asked import LARGEST_ID, ONE_LINE, one_line
 from listener.choices import BadChoice, Fields, fields, release_of, settling
 from listener.desk import Desk
-from listener.matching import is_uid
+from listener.keys import is_uid
 from listener.pages import STATIC, Pages
 from listener.pictures import NoPicture, Pictures
 from listener.who import Admin, Operator, Person, Viewer, speaks_of

@@ -24,8 +24,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from starlette.routing import request_response
 
 from listener import media_types, readable
+from listener.keys import is_uid
 from listener.listing import UTF_8, Header, Level, answers_to, entry, path_of
-from listener.matching import BadValue, Query, is_uid, parse_query
+from listener.matching import BadValue, Query, parse_query
 from listener.media_types import MULTIPART, OCTET_STREAM, Offer, Part
 from listener.native_xml import native_xml
 from listener.who import AtLeast, Role, speaks_of

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.tag import Tag
-from pydicom.uid import RE_VALID_UID
+
+from listener.keys import is_uid
 
 Header = Mapping[str, Any]
 
@@ -150,11 +151,6 @@ def parse_match(key: Key, value: str) -> Match | None:
             f"{key.name} has the value representation {key.vr}, which cannot be matched; leave its value empty to have it returned"
         )
     return Match(key, value)
-
-
-def is_uid(text: str) -> bool:
-    """PS3.5 9.1: at most 64 characters, numbers without leading zeros between dots."""
-    return len(text) <= 64 and re.fullmatch(RE_VALID_UID, text) is not None and not text.endswith("\n")
 
 
 def _shown(text: str) -> str:
