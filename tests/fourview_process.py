@@ -154,8 +154,12 @@ send_to = ["orthanc"]
     def _ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"serve ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
+        return self.answers("/readyz")
+
+    def answers(self, path: str = "/healthz") -> bool:
+        """A process that renewed its lease may not listen yet; nobody listening is no answer."""
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}{path}", timeout=2, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -222,7 +222,7 @@ def test_web_that_is_told_to_stop_ends_well_and_leaves_no_lease(tmp_path: Path, 
     web = ours.role("web", host="door")
     try:
         ours.wait_for(lambda: ours.living("web"), "the web process does not start")
-        ours.wait_for(lambda: httpx.get(f"{ours.url}/healthz", trust_env=False).status_code == 200, "it does not answer")
+        ours.wait_for(ours.answers, "it does not answer")
         web.terminate()
         assert web.wait(30) == 0
         assert ours.living("web") == []
