@@ -32,6 +32,7 @@ from listener.config_values import (
     Table,
     TimeZone,
     WebAddress,
+    WebPath,
     nearest,
     suggestion,
 )
@@ -126,6 +127,7 @@ class _Pacs(Table):
     host: Host
     port: Port
     url: WebAddress = ""
+    dicomweb: WebPath = "/dicom-web"
     user: str = ""
     password_file: str = ""
     results: tuple[Literal["sr", "page"], ...] = ("sr", "page")

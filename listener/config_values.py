@@ -72,6 +72,12 @@ def _web_address(url: str) -> str:
     return url.rstrip("/")
 
 
+def _web_path(path: str) -> str:
+    if not re.fullmatch(r"/[^\s?#]*", path):
+        raise ValueError("write a path as in /dicom-web, which begins with a slash")
+    return path
+
+
 def _condition(when: str) -> str:
     rules.check(when)
     return when
@@ -83,6 +89,7 @@ Host = Annotated[str, AfterValidator(_host)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Database = Annotated[str, AfterValidator(_database)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+WebPath = Annotated[str, AfterValidator(_web_path)]
 Condition = Annotated[str, AfterValidator(_condition)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -43,6 +43,7 @@ from listener.keeping import (
 )
 from listener.keys import Keys, Refused, Status, check_uids, read_keys
 from pipeline.figures import Figures
+from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pipeline.send import configure_pynetdicom
 from store.archive import Kept
 from store.files import RESERVE, Files
@@ -109,6 +110,8 @@ class StorageScp:
         self._server: _Server | None = None
         self._stopped = threading.Event()
         self._ae = AE(ae_title=ae_title)
+        self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self._ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self._ae.require_called_aet = True
         self._ae.require_calling_aet = list(accept_from)
         self._ae.maximum_associations = max_associations

@@ -66,7 +66,7 @@ def fetch_study(pacs: Pacs, study_instance_uid: str, only: Mapping[str, str] | N
         except (requests.RequestException, InvalidDicomError, EOFError, LookupError, TypeError, ValueError) as problem:
             # the parsers of URL, JSON, multipart and DICOM may quote a patient's data in their messages: only the type is told
             reason = f"{pacs.name} answered no DICOMweb while study {study_instance_uid} was fetched ({type(problem).__name__})"
-            raise FetchFailed(f"{reason}: see whether {pacs.url}/dicom-web is the right address", worth_retrying=False) from None
+            raise FetchFailed(f"{reason}: see whether {pacs.dicomweb_url} is the right address", worth_retrying=False) from None
 
 
 class Trouble(Enum):
@@ -183,7 +183,7 @@ def session(pacs: Pacs) -> requests.Session:
 
 def client(pacs: Pacs, http: requests.Session) -> DICOMwebClient:
     """DICOMweb at `pacs`, over a session."""
-    made = DICOMwebClient(f"{pacs.url.rstrip('/')}/dicom-web", session=http, timeout=TIMEOUTS)
+    made = DICOMwebClient(pacs.dicomweb_url, session=http, timeout=TIMEOUTS)
     made.set_http_retry_params(retry=False)  # whoever called us retries, and not in seconds
     return made
 
@@ -221,7 +221,8 @@ def in_words(pacs: Pacs, status: int) -> str:
     words = {
         401: "it refuses our user or password; compare user and password_file of this [[pacs]] with RegisteredUsers in orthanc.json",
         403: "our user may not read there, or RemoteAccessAllowed is false in orthanc.json",
-        404: f"there is no DICOMweb at {pacs.url}/dicom-web (install the plug-in, Debian: orthanc-dicomweb), or the study was just deleted",
+        404: f"there is no DICOMweb at {pacs.dicomweb_url} (Orthanc on Debian: install orthanc-dicomweb; another PACS: see `dicomweb` of "
+        "this [[pacs]]), or the study was just deleted",
     }
     return words.get(status, "see its log")
 

@@ -23,6 +23,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
+from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from store.correction import CORRECTABLE, values_of
 from store.header_text import UNREADABLE
 
@@ -42,13 +43,19 @@ class Pacs:
     ae_title: str
     host: str
     port: int
-    url: str = ""  # of Orthanc's REST; DICOMweb lies at url + "/dicom-web"
+    url: str = ""  # of its HTTP server: Orthanc's REST
+    dicomweb: str = "/dicom-web"  # the path of its DICOMweb below `url`
     user: str = ""
     password: str = field(default="", repr=False)
     results: tuple[str, ...] = ("sr", "page")
     confirm: str = "find"  # "find" | "dicomweb" | "none"
     retry_days: float = 3.0
     accept_untrained: bool = False
+
+    @property
+    def dicomweb_url(self) -> str:
+        """The base of its DICOMweb resources, without a slash at the end."""
+        return self.url.rstrip("/") + self.dicomweb.rstrip("/")
 
 
 class SendOutcome(StrEnum):
@@ -273,6 +280,8 @@ def _associate(pacs: Pacs, our_ae_title: str, contexts: Sequence[tuple[str, str]
     """An association with one presentation context for each (SOP class, transfer syntax; "" for the uncompressed defaults)."""
     configure_pynetdicom()
     ae = AE(ae_title=our_ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = CONNECT_SECONDS
     ae.acse_timeout = ACSE_SECONDS
     ae.dimse_timeout = DIMSE_SECONDS

@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import safetensors.torch

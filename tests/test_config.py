@@ -495,6 +495,7 @@ MISTAKES = [
     (PACS + 'url = "http://[::1"', "config.toml:7: pacs.url: write an address"),
     (PACS + 'confirm = "dicomweb"', "config.toml:7: pacs.confirm: needs url"),
     (PACS + 'results = ["sr", "pge"]', "config.toml:7: pacs.results: should be 'sr' or 'page' (got 'pge')"),
+    (PACS + 'dicomweb = "rs"', "config.toml:7: pacs.dicomweb: write a path as in /dicom-web, which begins with a slash (got 'rs')"),
     (PACS + 'password_file = "none"', "config.toml:7: pacs.password_file: none cannot be read (No such file or directory)"),
     (PACS + 'name2 = "x"', "config.toml:7: pacs.name2: unknown key; did you mean name?"),
     (RULE + RULE, "config.toml:8: rule.name: there is already a [[rule]] named 'all'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -190,5 +191,9 @@ def test_whether_a_result_arrived_is_asked_by_qido(source: LockedOrthanc, free_p
     uids = {"study_instance_uid": str(ds.StudyInstanceUID), "series_instance_uid": str(ds.SeriesInstanceUID)}
     assert find_instance_by_dicomweb(pacs(source.locked_url), **uids, sop_instance_uid=str(ds.SOPInstanceUID)) is Found.PRESENT
     assert find_instance_by_dicomweb(pacs(source.locked_url), **uids, sop_instance_uid="1.2.3") is Found.ABSENT
+    # Another PACS has its DICOMweb under another path.
+    elsewhere = replace(pacs(source.locked_url + "/dicom-web"), dicomweb="/")
+    assert find_instance_by_dicomweb(elsewhere, **uids, sop_instance_uid=str(ds.SOPInstanceUID)) is Found.PRESENT
+    assert [str(one.StudyInstanceUID) for one in fetch_study(elsewhere, uids["study_instance_uid"])] == [uids["study_instance_uid"]] * 5
     for unanswering in (pacs(source.locked_url, password="wrong"), pacs(f"http://127.0.0.1:{free_port()}"), pacs("nonsense")):
         assert find_instance_by_dicomweb(unanswering, **uids, sop_instance_uid="1.2.3") is Found.UNKNOWN

@@ -15,6 +15,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from pipeline import wording
+from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pipeline.report import uids
 from pipeline.report.values import Report
 
@@ -223,5 +224,5 @@ def complete(ds: Dataset, report: Report, *, kind: str, sop_class_uid: str) -> N
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
-    ds.file_meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
+    ds.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    ds.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME

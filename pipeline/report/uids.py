@@ -18,12 +18,6 @@ def derived_uid(*parts: str) -> UID:
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, joined).int}")
 
 
-#: Implementation Class UID (0002,0012) of every object that Fourview writes.
-IMPLEMENTATION_CLASS_UID = derived_uid("fourview", "implementation")
-#: Implementation Version Name (0002,0013), at most 16 characters.
-IMPLEMENTATION_VERSION_NAME = "FOURVIEW"
-
-
 def model_line(model: ModelIdentity) -> str:
     """What stays the same over a model's versions. Meaningless numbers are a line of their own, never in one series with real ones."""
     if model.engine == "simulated":
