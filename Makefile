@@ -52,10 +52,11 @@ format: $(STAMP) ## let ruff write the code as it likes it
 environment: $(STAMP) ## only the Python environment
 
 .PHONY: bench
-bench: $(STAMP) ## measure: views, grouping, searches over a million results, listings of a million studies, and from the last C-STORE answer to the SR in Orthanc (needs Orthanc)
+bench: $(STAMP) ## measure: views, grouping, searches over a million results, listings of a million studies, other rules on 10,000 studies, and from the last C-STORE answer to the SR in Orthanc (needs Orthanc)
 	$(BIN)/python benchmarks/view_resolution.py
 	$(BIN)/python benchmarks/grouping_day.py
 	$(BIN)/python benchmarks/look_cost.py
+	$(BIN)/python benchmarks/rules_diff.py
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/dicomweb_search.py
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/listing.py
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/time_to_result.py

@@ -35,7 +35,7 @@ def analyse_files(
     with Decoder() as decoder:
         return [
             _analyse(path, card, classifier, decoder, dialect, heat_maps / f"{number:04d}-{path.stem}.png" if heat_maps else None)
-            for number, path in enumerate(_files(paths), start=1)
+            for number, path in enumerate(files_of(paths), start=1)
         ]
 
 
@@ -56,7 +56,8 @@ def _seen(path: Path, ds: Dataset, card: ModelCard, decoder: Decoder) -> tuple[F
     return frame, prepare(frame.pixels, ds, profile=card.profile, size=card.input_size)
 
 
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
+def files_of(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files of these paths; a folder stands for all files in it, in the order of their names."""
     for path in paths:
         if path.is_dir():
             yield from sorted(found for found in path.rglob("*") if found.is_file())

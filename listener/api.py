@@ -136,6 +136,17 @@ def _studies(router: APIRouter, desk: Desk) -> None:
         """Slots, rule, results, deliveries, timeline; why it is held and what settles it."""
         return _json(desk.study(study_instance_uid))
 
+    @router.get(
+        "/studies/{study_instance_uid}/rules",
+        tags=["studies"],
+        summary="Why the rules say what they say of a study",
+        response_model=told.Explanation,
+        responses=_BAD | _UNKNOWN,
+    )
+    def explanation(study_instance_uid: _StudyUid, _: Viewer) -> Response:
+        """Every rule in order with what it saw, the outcome, and whether that is what was decided at its time."""
+        return _json(desk.explain(study_instance_uid))
+
     @router.delete(
         "/studies/{study_instance_uid}",
         tags=["studies"],

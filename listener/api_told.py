@@ -449,6 +449,62 @@ class SiteRule(BaseModel):
     priority: int
 
 
+class Verdict(BaseModel):
+    """What one rule says of a study."""
+
+    name: str
+    when: str
+    action: str
+    truth: Literal["true", "false", "unknown"]
+    reached: bool = Field(description="No rule before it is true")
+    decides: bool
+    failing: str = Field(description="The smallest part of its condition that keeps it from being true")
+    saw: str = Field(description="The values that this part, or the whole of a true rule, looks at, in words")
+    values: dict[str, Any] = Field(description="The values that the rule looks at; null: absent")
+
+
+class RulesOutcome(BaseModel):
+    """What becomes of a study under its rules."""
+
+    rule_name: str = Field(description="Empty: no rule matches")
+    rule_hash: str
+    action: str
+    reason: str
+    send_to: list[str]
+    slots: list[str]
+    when_incomplete: str
+    model: str
+    priority: int
+
+
+class KeptRuling(BaseModel):
+    """What was decided of a study when it was last looked at."""
+
+    rule_name: str
+    rule_hash: str
+    action: str
+    reason: str
+    send_to: list[str]
+    slots: list[str]
+    model: str
+    priority: int
+    overruled: bool = Field(description="A person let it go on although a rule held or ignored it")
+
+
+class Explanation(BaseModel):
+    """Why the rules say what they say of a study."""
+
+    study_instance_uid: str
+    kept: KeptRuling | None = Field(description="null: nothing was decided yet")
+    problem: str = Field(description="Why the rules cannot be asked; empty when they were")
+    left_out: list[str]
+    today: str | None = Field(description="The day on which StudyAge is counted: that of the last image")
+    rules: list[Verdict] = Field(description="The rules in force, in their order")
+    outcome: RulesOutcome | None = Field(description="What they say now")
+    same: bool | None = Field(description="Whether that is what was decided")
+    compared: str = Field(description="The same in words")
+
+
 class Rules(BaseModel):
     """The rules in the order in which they are asked."""
 

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from listener import parts
+from listener import parts, rules_examples
+from listener.config import ConfigErrors
 from listener.terminal import AsJson, Reason, app, configuration, print_findings
 from pipeline.model import ModelError, read_card, write_demo_weights
 from store.study import version_number
@@ -33,8 +34,10 @@ def demo(folder: Annotated[Path, typer.Option(help="Where the demonstration keep
 
 @config_app.command("check")
 def config_check(context: typer.Context) -> None:
-    """Print every error of the configuration as file:line: key: what is wrong, what to write."""
+    """Print every error of the configuration as file:line: key: what is wrong, what to write; also each example that does not hold."""
     config = configuration(context)
+    if failures := rules_examples.failures(config.rules, config.examples):
+        raise ConfigErrors([one.complaint() for one in failures])
     print(f"{config.path}: ok ({len(config.rules)} rules, {len(config.pacs)} destinations)")
 
 

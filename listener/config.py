@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from listener import config_http, dialect
+from listener import config_http, config_rules, dialect, rules_examples
 from listener.config_http import Http, UserTable
 from listener.config_values import (
     CLOSED,
@@ -37,6 +37,7 @@ from listener.config_values import (
     suggestion,
 )
 from listener.dialect import DeviceName, Distrusted, Phrases, SideWords, ViewWords
+from listener.rules_examples import Example, PlacedExample
 from listener.users import User
 from pipeline.rules import Action, Rule
 from pipeline.send import Pacs
@@ -51,6 +52,8 @@ _DEFAULT_PATH = Path("config.toml")
 _SECRET_KEYS = {"database", "url", "user", "password_file"}
 
 _LONGEST_WAIT_SECONDS = 4 * 3600
+#: Keys of a [[pacs]] that are not what is sent by.
+_NOT_OF_PACS = ("password_file", "by_hand")
 
 
 class ConfigErrors(Exception):
@@ -134,6 +137,7 @@ class _Pacs(Table):
     confirm: Literal["find", "dicomweb", "none"] = "find"
     retry_days: AtLeastZero = 3
     accept_untrained: bool = False
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +150,7 @@ class _Rule(Table):
     when_incomplete: Literal["", "hold", "analyse", "ignore"] = ""
     model: str = ""
     priority: Annotated[int, Field(ge=1, le=9)] = 5
+    example: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +216,7 @@ class Config:
     rules: tuple[Rule, ...]
     dialect: Dialect
     users: tuple[User, ...] = ()
+    examples: tuple[PlacedExample, ...] = ()  # beside the rules
 
 
 @dataclass(frozen=True)
@@ -222,12 +228,16 @@ class _Source:
     variables: Mapping[tuple[str, str], str]  # key -> environment variable that gives it
 
     def complaint(self, location: Location, message: str) -> str:
-        key = ".".join(part for part in location if isinstance(part, str))
+        key = _dotted(location)
         if variable := next((name for place, name in self.variables.items() if place == location[:2]), None):
             return f"environment {variable}: {key}: {message}"
         while location and location not in self.lines:
             location = location[:-1]
-        return f"{self.path}:{self.lines.get(location, 1)}: {key}: {message}"
+        return f"{self.place(location)}: {key}: {message}"
+
+    def place(self, location: Location) -> str:
+        """ "file:line" of a table or key."""
+        return f"{self.path}:{self.lines.get(location, 1)}"
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -241,6 +251,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
         written = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigErrors([_syntax_complaint(path, text, str(error))]) from None
+    if not written:
+        advice = "copy the config.toml that comes with Fourview, or let `fourview init` write one"
+        raise ConfigErrors([f"{path}:1: the file is empty; {advice}"])
     variables, complaints = _variables(environ)
     source = _Source(path, _lines(text), variables)
     merged = _merged(written, {location: environ[name] for location, name in variables.items()})
@@ -267,9 +280,23 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
             complaints.append(source.complaint(("user", index, "token_file"), str(error)))
     for location, message in config_http.unreadable(_table(merged, "http"), folder):
         complaints.append(source.complaint(location, message))
+    for location, message in config_rules.missing_cards(_tables(written, "rule"), folder):
+        complaints.append(source.complaint(location, message))
+    if not complaints and settings is not None:
+        # Of what is wrong already these would say it once more in other words.
+        for location, message in (
+            *config_rules.unreachable(_tables(written, "rule")),
+            *config_rules.unused(_tables(written, "pacs"), _tables(written, "rule"), settings.study.fetch_from),
+        ):
+            complaints.append(source.complaint(location, message))
     if complaints or settings is None:
         raise ConfigErrors(sorted(complaints, key=_by_line))
-    return _config(path.absolute(), settings, passwords, tokens)
+    examples = tuple(
+        PlacedExample(place=source.place(("rule", index, "example", number)), rule=rule.name, example=example)
+        for index, rule in enumerate(settings.rule)
+        for number, example in enumerate(rule.example)
+    )
+    return replace(_config(path.absolute(), settings, passwords, tokens), examples=examples)
 
 
 def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[tuple[bytes, ...]]) -> Config:
@@ -286,7 +313,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
         work=settings.work,
         alert=settings.alert,
         pacs=tuple(
-            Pacs(password=password, **{field.name: getattr(pacs, field.name) for field in fields(pacs) if field.name != "password_file"})
+            Pacs(password=password, **{field.name: getattr(pacs, field.name) for field in fields(pacs) if field.name not in _NOT_OF_PACS})
             for pacs, password in zip(settings.pacs, passwords, strict=True)
         ),
         rules=tuple(
@@ -381,25 +408,32 @@ def _in_words(detail: Any) -> tuple[Location, str]:
         location = location[:-1]
     key = next(part for part in reversed(location) if isinstance(part, str))
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = list(_Settings.model_fields) if len(location) == 1 else _keys(location[0])
+        known = list(_Settings.model_fields) if len(location) == 1 else _keys(location)
         return location, "unknown key" + (suggestion(key, known) or f"; the keys here are {', '.join(known)}")
     if detail["type"] in ("missing", "missing_argument"):
         return location, f"missing; write {key} = ..."
     if detail["type"] == "dict_type":
         return location, f'must be a table of words; write {key} = {{ WORD = "..." }}'
     if detail["type"] == "dataclass_type":
-        header = f"[{key}]" if len(location) == 1 else f"[[{key}]]"
+        header = f"[{key}]" if len(location) == 1 else f"[[{_dotted(location)}]]"
         return location, f"must be a table; write {header} on a line of its own and the keys below it"
-    if detail["type"] == "tuple_type" and len(location) == 1:
-        return location, f"must be a list of tables; write [[{key}]]"
+    if detail["type"] == "tuple_type" and (len(location) == 1 or key == "example"):
+        return location, f"must be a list of tables; write [[{_dotted(location)}]]"
     message = str(detail["msg"]).removeprefix("Value error, ").replace("Input should", "should", 1)
     shown = detail.get("input")
     secret = bool(_SECRET_KEYS & set(location)) or isinstance(shown, dict | list)
     return location, message if secret or key == "when" else f"{message} (got {shown!r})"
 
 
-def _keys(table: str | int) -> list[str]:
-    return [field.name for field in fields({**SINGLE_TABLES, **LISTED_TABLES}[str(table)])]
+def _dotted(location: Location) -> str:
+    """A table's name as its header has it."""
+    return ".".join(part for part in location if isinstance(part, str))
+
+
+def _keys(location: Location) -> list[str]:
+    """The keys of the table in which a key was written."""
+    table = Example if "example" in location[:-1] else {**SINGLE_TABLES, **LISTED_TABLES}[str(location[0])]
+    return [field.name for field in fields(table)]
 
 
 def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tuple[Location, str]]:
@@ -428,6 +462,7 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
             for key, default in (("slots", "standard"), ("when_incomplete", ""), ("model", ""), ("priority", 5)):
                 if table.get(key, default) != default:
                     yield ("rule", index, key), f"nothing is awaited of an ignored study; leave {key} out"
+    yield from rules_examples.contradictions(_tables(merged, "rule"), rule_names)
     if "rule" not in merged:
         yield ("rule",), "there is no [[rule]], so nothing would be analysed; write one"
     yield from dialect.contradictions(_table(merged, "study"), _tables(merged, "device"))

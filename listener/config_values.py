@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from pipeline import rules
+from pipeline import rule_condition
 
 
 def _ae_title(text: str) -> str:
@@ -79,7 +79,7 @@ def _web_path(path: str) -> str:
 
 
 def _condition(when: str) -> str:
-    rules.check(when)
+    rule_condition.check(when)
     return when
 
 

@@ -141,6 +141,7 @@ def create_router(desk: Desk, pictures: Pictures, pages: Pages) -> APIRouter:
             "settling": settling(found["doubts"]),
             "destinations": desk.destinations(),
             "answer": answer,
+            "explained": desk.explain(study_instance_uid),
             "told": told,
             "count": count,
             "live_url": f"/studies/{study_instance_uid}" + (f"?asked={asked}" if answer is not None else ""),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from listener import parts
+from listener import parts, rules_explained
 from listener import reconcile as accounts
 from listener import status as in_trouble
 from listener.config import Config
@@ -31,6 +31,7 @@ from store.listing import Listing, Page, Wanted
 from store.on_demand import OnDemand
 from store.pauses import Paused, Pauses
 from store.search import Search
+from store.study import Policy
 
 #: How often it is asked whether a worker has answered.
 LOOK_SECONDS = 0.1
@@ -111,6 +112,14 @@ class Desk:
             }
             for rule in self._config.rules
         ]
+
+    def explain(self, study_instance_uid: str) -> dict[str, Any]:
+        """Why the rules say what they say of a study, and what was decided of it. Raises UnknownStudy."""
+        try:
+            replay = parts.open_replay(self._config, self._policy())
+        except ModelError:
+            return rules_explained.without_model(study_instance_uid)
+        return rules_explained.of_study(self._config, replay.study(study_instance_uid))
 
     def cards(self) -> tuple[str, ...]:
         """The paths of the model cards that the configuration names, the site's first."""
@@ -250,6 +259,10 @@ class Desk:
     def forgetting(self) -> Forgetting:
         """Takes studies out for good, and lets them come again."""
         return parts.open_forgetting(self._config)
+
+    @cached_property
+    def _policy(self) -> Callable[[], Policy]:
+        return parts.site_policy(self._config)
 
     @cached_property
     def _archive(self) -> Archive:

@@ -45,6 +45,7 @@ from store.ledger import Ledger
 from store.listing import Listing
 from store.on_demand import OnDemand
 from store.pauses import Pauses
+from store.replay import Replay
 from store.retention import Retention
 from store.scoring import Scoring
 from store.search import Search
@@ -189,6 +190,11 @@ def open_search(config: Config) -> Search:
 def open_listing(config: Config) -> Listing:
     """The studies line by line, read-only; raises OldSchema like `open_archive`."""
     return Listing(_reader(config))
+
+
+def open_replay(config: Config, site: Policy) -> Replay:
+    """The studies as the rules see them, read-only; raises OldSchema like `open_archive`."""
+    return Replay(_reader(config), site)
 
 
 def open_acts(config: Config) -> Acts:

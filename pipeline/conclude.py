@@ -16,10 +16,9 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from PIL import Image
-from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from pipeline import report, rules
+from pipeline import report, rule_facts, rules
 from pipeline.model import ModelError
 from pipeline.send import Pacs
 from pipeline.workshop import Workshop
@@ -30,7 +29,8 @@ from store.header import header_json, pack_header, read_header, unpack_header
 from store.header_text import UNREADABLE
 from store.look import Reading, ReadView
 from store.rows import UnknownStudy
-from store.study import ImageKind, Installation, Outcome, View, object_cause, run_id, version_cause
+from store.seen import Seen
+from store.study import Installation, Outcome, object_cause, run_id, version_cause
 from store.view import Resolved, resolve, unreadable
 
 log = logging.getLogger(__name__)
@@ -109,15 +109,11 @@ def _advance(shop: Workshop, study_instance_uid: str) -> bool:
     return shop.archive.advance(study_instance_uid, resolved, shop.policy, decider(shop.rules, shop.timezone))
 
 
-def decider(
-    rules_: Sequence[rules.Rule], timezone: ZoneInfo
-) -> Callable[[Sequence[Dataset], Sequence[View], ImageKind, str, str], rules.Decision]:
+def decider(rules_: Sequence[rules.Rule], timezone: ZoneInfo) -> Callable[[Seen], rules.Decision]:
     """`rules.decide` with today's date at the site: what the archive asks for each study."""
 
-    def decide(headers: Sequence[Dataset], views: Sequence[View], kind: ImageKind, calling: str, called: str) -> rules.Decision:
-        today = datetime.now(timezone).date()
-        facts = rules.facts(headers, views=views, kind=kind.value, calling_ae_title=calling, called_ae_title=called, today=today)
-        return rules.decide(rules_, facts)
+    def decide(seen: Seen) -> rules.Decision:
+        return rules.decide(rules_, rule_facts.of_study(seen, today=datetime.now(timezone).date(), timezone=timezone))
 
     return decide
 

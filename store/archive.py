@@ -22,9 +22,10 @@ from store.grouping import Release, RequestKind
 from store.header import indexed_values
 from store.images import Disposition
 from store.ledger import DEAD, GIVEN_UP, DeliveryState
-from store.look import UNSEEN, Decide, Look, Reading, ReadView, header_columns
+from store.look import UNSEEN, Look, Reading, ReadView, header_columns
 from store.on_demand import beginning, came_after_all, only_on_demand
 from store.rows import AT_REST, CANNOT_KEEP, Busy, Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
+from store.seen import Decide
 from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
 from store.view import Resolved
 

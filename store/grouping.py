@@ -15,10 +15,11 @@ from typing import Any
 from store.images import VOIDING, Assign, Decisions, Disposition, Doubt, Image, Judged, Patient
 from store.study import (
     HANGING_ORDER,
+    RELEASED,
+    SENT,
     Collected,
     Election,
     Event,
-    ImageKind,
     Overruled,
     Policy,
     Ruling,
@@ -117,8 +118,8 @@ class Snapshot:
     withdrawn: bool = False  # the current version says WITHDRAWN
 
 
-Decide = Callable[[Sequence[int], Sequence[View], ImageKind], Ruling]
-"""(instance ids, filled views, kind) -> ruling. The first image stands for the study."""
+Decide = Callable[[Judged], Ruling | None]
+"""What the rules say of a study; None when no header of it is here."""
 
 
 @dataclass(kw_only=True)
@@ -299,21 +300,17 @@ class _Course:
         return ruling
 
     def _ruling(self, *, released: bool = False) -> Ruling | None:
-        """What the rules say, and people who overrule them. The image that stands for the study does not depend on the order of arrival.
+        """What the rules say, and people who overrule them.
 
         A study that a person has sent is no longer ignored, or what comes later would leave a result in the PACS that no longer holds.
         A rule that holds it still does: then a person is asked again. Where the rule sends it, it goes too: what a person names is added,
         or the place that a rule promises a result would never get one.
         """
-        chosen = [candidate.instance_id for _, candidate in self.judged.election.winners]
-        if not chosen:
-            readable = sorted((one for one in self.at.images if one.evidence and one.readable), key=lambda one: one.sop_instance_uid)
-            chosen = [one.instance_id for one in readable[:1]]
-        if not chosen:
+        ruling = self.decide(self.judged) if self.judged.looked_at else None
+        if ruling is None:
             return None
-        ruling = self.decide(chosen, self.judged.election.filled, self.judged.evidence[chosen[0]].kind)
         sent_to = self.at.decisions.send_to
-        overruled = {"hold": "a person released it" if released else "", "ignore": "a person sends it" if sent_to else ""}
+        overruled = {"hold": RELEASED if released else "", "ignore": SENT if sent_to else ""}
         why = overruled.get(str(ruling.action), "")
         if not (why or sent_to):
             return ruling

@@ -283,6 +283,13 @@ class Judged:
         return elect([self.candidate(one) for one in self.eligible], self._policy.image_kinds)
 
     @cached_property
+    def looked_at(self) -> tuple[int, ...]:
+        """The images that rules look at, the one that stands for the study first; that does not depend on the order of arrival."""
+        chosen = tuple(candidate.instance_id for _, candidate in self.election.winners)
+        readable = sorted((one for one in self.images if one.evidence and one.readable), key=lambda one: one.sop_instance_uid)
+        return chosen or tuple(one.instance_id for one in readable[:1])
+
+    @cached_property
     def newest(self) -> dict[str, Image]:
         """SOP Instance UID -> the reception of it that came last: its patient and study values are the ones that hold."""
         return {one.sop_instance_uid: one for one in self.standing}

@@ -6,7 +6,7 @@ What follows is decided in `store.grouping`, which is pure; this module only rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -24,6 +24,7 @@ from store.header import overlay, unpack_header
 from store.images import Decisions, Disposition, Image, Judged, Patient, Rejection, study_warnings, warnings_of
 from store.ledger import DEAD, OWING
 from store.rows import change_study, say
+from store.seen import Decide, seen_of
 from store.study import (
     HANGING_ORDER,
     Candidate,
@@ -46,10 +47,6 @@ from store.study import (
 from store.view import COPIED_OF_ITEMS, DEMOGRAPHICS, Ranking, Resolved, resolve_view
 
 log = logging.getLogger(__name__)
-
-
-Decide = Callable[[Sequence[Dataset], Sequence[View], ImageKind, str, str], Ruling]
-"""(headers, filled views, kind, calling AE title, called AE title) -> ruling. The first header stands for the study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +249,45 @@ def _request(row: sa.Row[Any]) -> Request:
     )
 
 
+def image_of(one: sa.Row[Any], score: sa.Row[Any] | None) -> Image:
+    """A reception as the study's course sees it; `score` is the row of the model that reads the study."""
+    rejects = one.rejects
+    return Image(
+        instance_id=one.id,
+        sop_instance_uid=one.sop_instance_uid,
+        modality=one.modality,
+        file_hash=one.file_hash,
+        patient=Patient(
+            patient_id=one.patient_id,
+            issuer_of_patient_id=one.issuer_of_patient_id,
+            patient_name=one.patient_name,
+            patient_birth_date=one.patient_birth_date,
+        ),
+        received_at=one.received_at,
+        evidence=evidence_from(one.evidence) if one.evidence else None,
+        ranking=Ranking(**{"acquisition_number": 0, **one.ranking}) if one.ranking else None,
+        demographics=one.demographics,
+        rejection=Rejection(title=rejects.get("title", ""), sop_instance_uids=tuple(rejects["sop_instance_uids"]), reason=rejects["reason"])
+        if rejects
+        else None,
+        readable=one.header is not None,
+        kept=one.file_name is not None,
+        pixel_hash=one.pixel_hash,
+        breast_edge=one.breast_edge,
+        # One that is read in the background, when nothing else waits, is not asked for as one that a result waits for.
+        reading="" if score is None or (score.background and score.state == "waiting") else score.state,
+        failure=score.error if score is not None and score.state == "failed" else "",
+    )
+
+
+def evidence_as_assigned(one: sa.Row[Any], view: View, policy: Policy) -> ViewEvidence:
+    """The evidence of a reception once a person has said which view it is."""
+    if one.header is None:
+        return evidence_from(one.evidence)
+    # The kind was told with the site's words for its devices; a person decides the view only.
+    return replace(resolve_view(unpack_header(one.header), policy.dialect, assigned=view), kind=ImageKind(one.evidence["kind"]))
+
+
 class Look:
     """A study's rows as they stand in this transaction; the caller holds the study's lock."""
 
@@ -274,42 +310,10 @@ class Look:
         query = sa.select(row).where(row.c.study_instance_uid == self.study.study_instance_uid, row.c.model_key == self.policy.model.key)
         return {found.instance_id: found for found in self.connection.execute(query).all()}
 
-    def _image(self, one: sa.Row[Any]) -> Image:
-        score = self.scores.get(one.id)
-        rejects = one.rejects
-        return Image(
-            instance_id=one.id,
-            sop_instance_uid=one.sop_instance_uid,
-            modality=one.modality,
-            file_hash=one.file_hash,
-            patient=Patient(
-                patient_id=one.patient_id,
-                issuer_of_patient_id=one.issuer_of_patient_id,
-                patient_name=one.patient_name,
-                patient_birth_date=one.patient_birth_date,
-            ),
-            received_at=one.received_at,
-            evidence=evidence_from(one.evidence) if one.evidence else None,
-            ranking=Ranking(**{"acquisition_number": 0, **one.ranking}) if one.ranking else None,
-            demographics=one.demographics,
-            rejection=Rejection(
-                title=rejects.get("title", ""), sop_instance_uids=tuple(rejects["sop_instance_uids"]), reason=rejects["reason"]
-            )
-            if rejects
-            else None,
-            readable=one.header is not None,
-            kept=one.file_name is not None,
-            pixel_hash=one.pixel_hash,
-            breast_edge=one.breast_edge,
-            # One that is read in the background, when nothing else waits, is not asked for as one that a result waits for.
-            reading="" if score is None or (score.background and score.state == "waiting") else score.state,
-            failure=score.error if score is not None and score.state == "failed" else "",
-        )
-
     @cached_property
     def images(self) -> tuple[Image, ...]:
         """What was received, in order of arrival."""
-        return tuple(self._image(one) for one in self.rows.values())
+        return tuple(image_of(one, self.scores.get(one.id)) for one in self.rows.values())
 
     @cached_property
     def decisions(self) -> Decisions:
@@ -385,21 +389,16 @@ class Look:
         )
 
     def _assigned(self, instance_id: int, view: View) -> ViewEvidence:
-        row = self.rows[instance_id]
-        if row.header is None:
-            return evidence_from(row.evidence)
-        # The kind was told with the site's words for its devices; a person decides the view only.
-        return replace(resolve_view(unpack_header(row.header), self.policy.dialect, assigned=view), kind=ImageKind(row.evidence["kind"]))
+        return evidence_as_assigned(self.rows[instance_id], view, self.policy)
 
     # --------------------------------------------------------------------------------------------------------- consequences
 
     def advance(self, decide: Decide) -> bool:
         """Write down what follows from what is here. True: a frozen selection, or a withdrawal, is ready to be reported."""
 
-        def ruling(chosen: Sequence[int], views: Sequence[View], kind: ImageKind) -> Ruling:
-            first = self.rows[chosen[0]]
-            headers = [unpack_header(self.rows[instance_id].header) for instance_id in chosen]
-            return decide(headers, views, kind, first.calling_ae_title, first.called_ae_title)
+        def ruling(judged: Judged) -> Ruling | None:
+            seen = seen_of(judged, self.rows, self.study.first_instance_at)
+            return None if seen is None else decide(seen)
 
         found = advance(self._snapshot(), self.policy, ruling, self._assigned, self.now)
         tried = {self.study.card}

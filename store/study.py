@@ -407,6 +407,10 @@ class Ruling(Protocol):
     def priority(self) -> int: ...  # of its images: 1 first ... 9 last
 
 
+#: Why a ruling is not what the rules said, at the end of its reason.
+RELEASED, SENT = "a person released it", "a person sends it"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Overruled:
     """A ruling as a person has overruled it; the fields are those of `Ruling`."""

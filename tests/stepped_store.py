@@ -32,13 +32,14 @@ from store.look import Reading
 from store.retention import Retention
 from store.scoring import Scoring
 from store.search import Search
+from store.seen import Decide, Seen
 from store.study import (
     HANGING_ORDER,
-    ImageKind,
     Installation,
     ModelIdentity,
     Outcome,
     Policy,
+    Ruling,
     Scores,
     View,
     WhenIncomplete,
@@ -138,6 +139,7 @@ class SteppedStore:
         self.files = Files(files)
         self.policy = POLICY
         self.ruling = FixedRuling()
+        self.rules: Decide | None = None  # what decides instead of `ruling`
         self.broken: dict[str, bool] = {}  # SOP Instance UID -> whether it stays broken
         self.classes: dict[str, str] = {}  # SOP Instance UID -> the class that it scores highest for
         self.readings: list[Reading] = []  # what reports were made of
@@ -215,9 +217,9 @@ class SteppedStore:
             resolved[one.instance_id] = (resolve(unpack_header(packed)), packed)
         return self.archive.advance(study, resolved, self.policy, self._decide)
 
-    def _decide(self, headers: Sequence[Dataset], views: Sequence[View], kind: ImageKind, calling: str, called: str) -> FixedRuling:
-        assert headers, "a ruling needs a header to look at"
-        return self.ruling
+    def _decide(self, seen: Seen) -> Ruling:
+        assert seen.headers, "a ruling needs a header to look at"
+        return self.ruling if self.rules is None else self.rules(seen)
 
     def read(self, score_id: int) -> None:
         task = self.scoring.task(score_id)

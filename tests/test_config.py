@@ -14,7 +14,8 @@ import pytest
 from mammograms_made import mammogram
 
 from listener.config import LISTED_TABLES, SINGLE_TABLES, Config, ConfigErrors, load
-from pipeline.rules import SYMBOLS, Action, Rule
+from pipeline.rule_condition import SYMBOLS
+from pipeline.rules import Action, Rule
 from pipeline.send import Pacs
 from store.study import ImageKind, View, WhenIncomplete
 from store.view import CID_4014, STANDARD, TRUSTED, Device, Dialect, resolve_view
@@ -106,6 +107,8 @@ def test_the_shipped_file_shows_every_key() -> None:
 
 
 def test_a_rule_names_its_model_card_relative_to_the_file(config_file: Path) -> None:
+    (config_file.parent / "cards").mkdir()
+    (config_file.parent / "cards" / "x.toml").touch()
     rule = '[[rule]]\nname = "a"\nwhen = "true"\naction = "analyse"\nmodel = "cards/x.toml"\n'
     assert [one.card for one in read(config_file, rule).rules] == [str(config_file.parent.absolute() / "cards/x.toml")]
     assert [one.card for one in read(config_file, RULE).rules] == [""]
@@ -174,7 +177,7 @@ def test_every_key_of_a_single_table_has_its_variable(config_file: Path) -> None
 
 def test_passwords_come_from_files(config_file: Path) -> None:
     (config_file.parent / "pw").write_text("s3cret word\r\n", encoding="utf-8")
-    config = read(config_file, PACS + 'url = "http://h:8042/"\nuser = "u"\npassword_file = "pw"' + RULE)
+    config = read(config_file, PACS + 'url = "http://h:8042/"\nuser = "u"\npassword_file = "pw"\nby_hand = true' + RULE)
     [pacs] = config.pacs
     assert (pacs.user, pacs.password, pacs.url) == ("u", "s3cret word", "http://h:8042")
     assert "s3cret" not in repr(config)
@@ -192,7 +195,8 @@ def test_passwords_come_from_files(config_file: Path) -> None:
     ],
 )
 def test_where_images_are_fetched_from(config_file: Path, study: str, pacs: str, fetch_from: str) -> None:
-    assert read(config_file, f"[study]\n{study}\n{pacs}{RULE}").study.fetch_from == fetch_from
+    by_hand = "\nby_hand = true" if pacs else ""
+    assert read(config_file, f"[study]\n{study}\n{pacs}{by_hand}{RULE}").study.fetch_from == fetch_from
 
 
 def test_users_come_with_hashes_that_nothing_shows(config_file: Path) -> None:
@@ -610,7 +614,7 @@ def test_all_mistakes_are_named_at_once_in_the_files_order(config_file: Path) ->
 
 
 def test_a_rule_is_needed(config_file: Path) -> None:
-    assert complaints(config_file, "") == ["config.toml:1: rule: there is no [[rule]], so nothing would be analysed; write one"]
+    assert complaints(config_file, "[dicom]") == ["config.toml:1: rule: there is no [[rule]], so nothing would be analysed; write one"]
 
 
 @pytest.mark.parametrize(
@@ -728,7 +732,7 @@ def test_every_symbol_is_documented_and_no_other() -> None:
 
 
 def test_the_documents_examples_are_valid(config_file: Path) -> None:
-    pacs = PACS + PACS.replace("archive", "orthanc")
+    pacs = "".join(PACS.replace("archive", name) + "by_hand = true\n" for name in ("archive", "orthanc"))
     blocks = re.findall(r"(?ms)^```toml\n(.*?)^```", DOCUMENT)
     assert blocks
     for block in blocks:

@@ -45,6 +45,7 @@ name = "orthanc"
 ae_title = "ORTHANC"
 host = "127.0.0.1"
 port = 4242
+by_hand = true
 [[rule]]
 name = "all mammograms"
 when = 'Modality == "MG"'

@@ -135,7 +135,7 @@ def test_no_memory_of_warning_texts_is_kept() -> None:
 
 
 FAIL = f"""
-from pipeline.rules import RuleError
+from pipeline.rule_condition import RuleError
 def parse():
     raise ValueError('{MARK}')
 try:
@@ -152,7 +152,7 @@ except RuleError:
 def test_a_traceback_has_frames_and_our_words_but_no_foreign_text(json_lines: bool) -> None:
     text, _ = run(FAIL, json_lines=json_lines)
     assert MARK not in text
-    assert "in parse" in text and "builtins.ValueError" in text and "pipeline.rules.RuleError: what to do" in text
+    assert "in parse" in text and "builtins.ValueError" in text and "pipeline.rule_condition.RuleError: what to do" in text
 
 
 @pytest.mark.parametrize(

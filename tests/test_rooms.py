@@ -35,7 +35,7 @@ HOMES = {
     "starlette": ["listener/*"],
     "uvicorn": ["listener/*"],
     "dicomweb_client": ["pipeline/orthanc.py"],
-    "rule_engine": ["pipeline/rules.py"],
+    "rule_engine": ["pipeline/rule_condition.py"],
     "typer": ["listener/*"],
     "prometheus_client": ["listener/metrics.py"],
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,10 +15,13 @@ from mammograms_made import mammogram
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-from pipeline.rules import SLOTS, SYMBOLS, Action, Rule, RuleError, check, decide, facts
+from pipeline.rule_condition import SYMBOLS, RuleError, check
+from pipeline.rule_facts import facts
+from pipeline.rules import SLOTS, Action, Rule, decide
 from store.study import HANGING_ORDER, ImageKind, View, WhenIncomplete
 
 TODAY = date(2026, 11, 23)
+NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 T, F, U = True, False, None
 
 ABSENT: dict[str, object] = {symbol.name: None for symbol in SYMBOLS} | {"Views": [], "NumViews": 0}
@@ -111,6 +114,16 @@ def test_and_or_not_of_unknown(a: bool | None, b: bool | None, not_a: bool | Non
     assert truth(f"not {VALUES[a]}") is not_a
     assert truth(f"{VALUES[a]} and {VALUES[b]}") is a_and_b
     assert truth(f"{VALUES[a]} or {VALUES[b]}") is a_or_b
+
+
+@pytest.mark.parametrize(("a", "b", "c"), list(itertools.product((T, F, U), repeat=3)))
+def test_not_binds_before_and_and_that_before_or(a: bool | None, b: bool | None, c: bool | None) -> None:
+    x, y, z = ({T: 1.0, F: 0.0, U: 0.5}[one] for one in (a, b, c))
+    said = {1.0: T, 0.0: F, 0.5: U}
+    assert truth(f"{VALUES[a]} or {VALUES[b]} and {VALUES[c]}") is said[max(x, min(y, z))]
+    assert truth(f"{VALUES[a]} and {VALUES[b]} or {VALUES[c]}") is said[max(min(x, y), z)]
+    assert truth(f"not {VALUES[a]} and {VALUES[b]}") is said[min(1 - x, y)]
+    assert truth(f"not {VALUES[a]} or {VALUES[b]}") is said[max(1 - x, y)]
 
 
 Tree = tuple[Any, ...]
@@ -372,7 +385,9 @@ def seen(*headers: Any, views: tuple[View, ...] = (), **more: Any) -> dict[str, 
 def test_every_symbol_has_a_value_of_its_type() -> None:
     types = {"string": str, "number": int | float, "list of strings": list}
     ds = mammogram(StudyDescription="Screening", SeriesDescription="L CC", ProtocolName="P")
-    values = facts([ds], views=HANGING_ORDER, calling_ae_title="A", called_ae_title="B", today=TODAY, kind=ImageKind.FFDM.value)
+    values = facts(
+        [ds], views=HANGING_ORDER, calling_ae_title="A", called_ae_title="B", today=TODAY, kind=ImageKind.FFDM.value, came_at=NOW
+    )
     assert list(ABSENT) == [symbol.name for symbol in SYMBOLS]
     assert values.keys() == ABSENT.keys()
     for symbol in SYMBOLS:
