@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,11 +22,12 @@ from pydicom.dataset import Dataset
 from stepped_store import POLICY, START, SteppedStore, image
 
 from listener.config import Config, load
-from pipeline import rules
+from pipeline import rule_facts, rules
 from store import tables
 from store.database import write_engine
 from store.header import pack_header, read_header, unpack_header
-from store.study import HANGING_ORDER, ImageKind, Outcome, View, WhenIncomplete
+from store.seen import Seen
+from store.study import HANGING_ORDER, Outcome, View, WhenIncomplete
 from store.view import resolve
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -174,11 +175,9 @@ class SiteStore(SteppedStore):
             resolved[one.instance_id] = (resolve(unpack_header(packed), self.config.dialect), packed)
         return self.archive.advance(study, resolved, self.policy, self._by_the_rules)
 
-    def _by_the_rules(
-        self, headers: Sequence[Dataset], views: Sequence[View], kind: ImageKind, calling: str, called: str
-    ) -> rules.Decision:
-        today = self.now.astimezone(ZoneInfo(self.config.site.timezone)).date()
-        facts = rules.facts(headers, views=views, kind=kind.value, calling_ae_title=calling, called_ae_title=called, today=today)
+    def _by_the_rules(self, seen: Seen) -> rules.Decision:
+        zone = ZoneInfo(self.config.site.timezone)
+        facts = rule_facts.of_study(seen, today=self.now.astimezone(zone).date(), timezone=zone)
         return rules.decide(self.config.rules, facts)
 
     def became(self, study: str) -> str:
