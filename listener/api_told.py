@@ -92,6 +92,7 @@ class Rule(BaseModel):
     values: dict[str, Any]
     send_to: list[str]
     slots: list[str]
+    forward_to: list[str]
 
 
 class Passed(BaseModel):
@@ -199,6 +200,7 @@ class StudyDelivery(BaseModel):
 
     id: int
     destination: str
+    kind: Literal["sr", "page", "original"] = Field(description="original: an image as it was received")
     sop_instance_uid: str
     state: DeliveryState
     tries: int
@@ -387,6 +389,7 @@ class Status(BaseModel):
     deliveries: list[Count] = []
     delivery_waits_since: dict[str, datetime] = {}
     delivery_errors: dict[str, str] = {}
+    originals_bytes: dict[str, int] = Field({}, description="By destination: of the images that still have to go there")
     paused: list[Pause] = []
     reconciled_at: datetime | None = None
     reconciled: dict[str, Any] = {}
@@ -447,6 +450,7 @@ class SiteRule(BaseModel):
     when_incomplete: str
     model: str
     priority: int
+    forward_to: list[str]
 
 
 class Verdict(BaseModel):
@@ -471,6 +475,7 @@ class RulesOutcome(BaseModel):
     action: str
     reason: str
     send_to: list[str]
+    forward_to: list[str]
     slots: list[str]
     when_incomplete: str
     model: str
@@ -485,6 +490,7 @@ class KeptRuling(BaseModel):
     action: str
     reason: str
     send_to: list[str]
+    forward_to: list[str]
     slots: list[str]
     model: str
     priority: int

@@ -195,6 +195,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "objects": Sentence("Objects", "객체"),
     "object_sr": Sentence("Structured report", "구조화 보고서"),
     "object_page": Sentence("Result page", "결과 페이지"),
+    "object_original": Sentence("Image as received", "수신한 원본 영상"),
     "untrained_tag": Sentence("UNTRAINED model: meaningless numbers", "학습되지 않은 모델(UNTRAINED): 의미 없는 수치"),
     "no_deliveries": Sentence("Nothing of this study is to be sent.", "이 검사에서 전송할 것이 없습니다."),
     "destination": Sentence("Destination", "전송 대상"),

@@ -13,7 +13,9 @@ from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_json
 from store.ledger import GIVEN_UP, DeliveryState
 
-deliveries_app = typer.Typer(invoke_without_command=True, help="Deliveries of result objects: list them, or put back what was given up.")
+deliveries_app = typer.Typer(
+    invoke_without_command=True, help="Deliveries of results and of forwarded images: list them, or put back what was given up."
+)
 app.add_typer(deliveries_app, name="deliveries")
 
 
@@ -38,7 +40,8 @@ def deliveries(
         print(printable(f"{what}\n    when that is mended: {again}"))
     for one in found:
         if every or state is not None or one["state"] not in (DeliveryState.REFUSED, DeliveryState.EXPIRED):
-            print(printable(f"{one['id']:>8} {one['destination']:<16} {one['state']:<10} {one['sop_instance_uid']:<64} {one['reason']}"))
+            where = f"{one['destination']:<16} {one['kind']:<8} {one['state']:<10}"
+            print(printable(f"{one['id']:>8} {where} {one['sop_instance_uid']:<64} {one['reason']}"))
 
 
 @deliveries_app.command()

@@ -150,6 +150,7 @@ class _Rule(Table):
     when_incomplete: Literal["", "hold", "analyse", "ignore"] = ""
     model: str = ""
     priority: Annotated[int, Field(ge=1, le=9)] = 5
+    forward_to: tuple[str, ...] = ()
     example: tuple[Example, ...] = ()
 
 
@@ -326,6 +327,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
                 WhenIncomplete(rule.when_incomplete) if rule.when_incomplete else None,
                 _absolute(folder, rule.model),
                 rule.priority,
+                tuple(dict.fromkeys(rule.forward_to)),
             )
             for rule in settings.rule
         ),
@@ -446,6 +448,8 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
         names.append(name)
         if table.get("confirm") == "dicomweb" and not table.get("url"):
             yield ("pacs", index, "confirm"), "needs url, the address of the PACS's DICOMweb"
+    titles = [str(table.get("ae_title", "")).strip().upper() for table in _tables(merged, "pacs")]
+    only_sender = _only_sender(merged)
     rule_names: list[str] = []
     for index, table in enumerate(_tables(merged, "rule")):
         name = str(table.get("name", "")).strip()
@@ -453,9 +457,13 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
             yield ("rule", index, "name"), f"there is already a [[rule]] named {name!r}; names must differ"
         rule_names.append(name)
         send_to = table.get("send_to")
-        for destination in send_to if isinstance(send_to, list) else ():
-            if destination not in names:
-                yield ("rule", index, "send_to"), f"no [[pacs]] is named {destination!r}{suggestion(str(destination), names)}"
+        for key in ("send_to", "forward_to"):
+            for destination in _list(table, key):
+                if destination not in names:
+                    yield ("rule", index, key), f"no [[pacs]] is named {destination!r}{suggestion(str(destination), names)}"
+                elif key == "forward_to" and titles[names.index(destination)] == only_sender:
+                    words = f"circular: {only_sender} alone may send here ([dicom] accept_from), and no image goes back to its sender"
+                    yield ("rule", index, key), f"{words}; leave {destination!r} out"
         if table.get("action") == Action.IGNORE:
             if send_to:
                 yield ("rule", index, "send_to"), "an ignored study has no results to send; leave send_to out"
@@ -467,6 +475,20 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
         yield ("rule",), "there is no [[rule]], so nothing would be analysed; write one"
     yield from dialect.contradictions(_table(merged, "study"), _tables(merged, "device"))
     yield from _contradictions_of_tables(merged, names, source)
+
+
+def _list(table: Mapping[str, Any], key: str) -> list[Any]:
+    """A list of a table, empty when it is none."""
+    found = table.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _only_sender(merged: Mapping[str, Any]) -> str | None:
+    """The one AE title that may send to us, in capitals; None when there are several, or any may."""
+    accepted = _table(merged, "dicom").get("accept_from") or ()
+    titles = accepted.split(",") if isinstance(accepted, str) else accepted
+    found = {str(title).strip().upper() for title in titles} if isinstance(titles, list | tuple) else set()
+    return found.pop() if len(found) == 1 else None
 
 
 def _contradictions_of_tables(merged: Mapping[str, Any], names: list[str], source: _Source) -> Iterator[tuple[Location, str]]:

@@ -109,6 +109,7 @@ class Desk:
                 "when_incomplete": str(rule.when_incomplete or self._config.study.when_incomplete),
                 "model": rule.card or str(self._config.model.card),
                 "priority": rule.priority,
+                "forward_to": list(rule.forward_to),
             }
             for rule in self._config.rules
         ]

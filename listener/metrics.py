@@ -31,6 +31,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "fourview_images_waiting": ("Images that wait to be read or are being read", ()),
     "fourview_oldest_waiting_seconds": ("Age of what waits longest, 0 when nothing waits: a study for a worker, a delivery", ("what",)),
     "fourview_deliveries": ("Deliveries that are not at their end or need a person", ("destination", "state")),
+    "fourview_originals_bytes": ("Images that are kept because they still have to be forwarded", ("destination",)),
     "fourview_disk_free_bytes": (
         "Free space of the files' volume or the database's, whichever is less; absent when one cannot be read",
         (),
@@ -47,11 +48,14 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "fourview_instances_ignored": ("Instances of which only a row is kept, by the reason", "reason"),
     "fourview_images_on_demand": ("Images that a person asked for by the replaced system's interface, by what became of them", "outcome"),
     "fourview_files_dropped": ("Files that a person gave to be read, by what became of them", "outcome"),
-    "fourview_objects_sent": ("Result objects offered to a destination, by its answer", "outcome"),
+    "fourview_objects_sent": ("Results and forwarded images offered to a destination, by its answer", "outcome"),
 }
 SUMMARIES: dict[str, tuple[str, str]] = {
     "fourview_stage_seconds": ("Seconds per image (reception, decode, classify), version (report) or batch (send)", "stage"),
-    "fourview_delivery_lag_seconds": ("Seconds from the version to the destination's Success", "destination"),
+    "fourview_delivery_lag_seconds": (
+        "Seconds from the version, or the routing of an image, to the destination's Success",
+        "destination",
+    ),
 }
 #: The name of every sample.
 METRICS = frozenset(
@@ -110,6 +114,7 @@ def _of_facts(facts: Facts) -> Iterator[Metric]:
         (name, state): facts.deliveries.get((name, state), 0) for name in destinations for state in OPEN
     }
     yield _gauge("fourview_deliveries", by_state)
+    yield _gauge("fourview_originals_bytes", {(name,): size for name, size in facts.originals_bytes.items()})
     paused = {one["what"] for one in facts.pauses}
     yield _gauge("fourview_paused", {(what.value,): what in paused for what in Paused})
     kinds: dict[tuple[str, ...], float] = {}

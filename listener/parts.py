@@ -321,6 +321,7 @@ def policy(config: Config, path: str = "") -> Policy:
         card=path,
         cards={} if path else _Policies(config),
         dialect=config.dialect,
+        ae_titles={pacs.name: pacs.ae_title for pacs in config.pacs},
     )
 
 

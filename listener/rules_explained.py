@@ -80,6 +80,7 @@ def outcome(config: Config, decision: rules.Decision) -> dict[str, Any]:
         "action": str(decision.action),
         "reason": decision.reason,
         "send_to": list(decision.send_to),
+        "forward_to": list(decision.forward_to),
         "slots": [str(view) for view in decision.slots],
         "when_incomplete": str(decision.when_incomplete or config.study.when_incomplete),
         "model": decision.card or str(config.model.card),
@@ -96,6 +97,7 @@ def _kept(config: Config, kept: KeptRuling) -> dict[str, Any] | None:
         "action": kept.action,
         "reason": kept.reason,
         "send_to": list(kept.send_to),
+        "forward_to": list(kept.forward_to),
         "slots": [str(view) for view in kept.slots],
         "model": kept.card or str(config.model.card),
         "priority": kept.priority,
@@ -111,6 +113,7 @@ _COMPARED: Mapping[str, str] = {
     "when_incomplete": "when incomplete",
     "model": "model",
     "priority": "priority",
+    "forward_to": "images forwarded to",
 }
 
 
@@ -133,8 +136,10 @@ def _compared(kept: Mapping[str, Any] | None, now: Mapping[str, Any], sent_to: S
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """In what two outcomes differ, as far as it matters to the study: of what is ignored nothing but that counts."""
-    compared = ["action"] if "ignore" in (before["action"], after["action"]) else [name for name in _COMPARED if name in before]
+    """In what two outcomes differ, as far as it matters to the study: of what is ignored only that, and where its images go."""
+    compared = [name for name in _COMPARED if name in before]
+    if "ignore" in (before["action"], after["action"]):
+        compared = ["action", "forward_to"]
     return [f"{_COMPARED[name]} {_shown(before[name])} -> {_shown(after[name])}" for name in compared if before[name] != after[name]]
 
 
@@ -162,6 +167,8 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
     yield from rule_lines(told["rules"])
     if (now := told["outcome"]) is not None:
         yield f"Outcome: {now['action']} by {_by(now['rule_name'])}: {now['reason']}"
+        if now["forward_to"]:
+            yield f"  images forwarded to {_shown(now['forward_to'])}"
         if now["action"] != "ignore":
             yield f"  results to {_shown(now['send_to'])}; priority {now['priority']}; model {now['model']}"
             yield f"  expected views {_shown(now['slots'])}; if some never come: {now['when_incomplete']}"

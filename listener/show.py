@@ -34,6 +34,8 @@ def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     yield f"Received {_when(study['first_instance_at'], zone)} to {_when(study['last_instance_at'], zone)}, revision {study['revision']}"
     yield f"Rule {study['rule']['reason'] or '- (not decided yet)'}"
     yield f"Expected views {', '.join(study['rule']['slots'])}"
+    if study["rule"]["forward_to"]:
+        yield f"Images are forwarded to {', '.join(study['rule']['forward_to'])}"
     yield from _paused(study, zone)
     yield from _held(study)
     yield from _hints(study)
@@ -47,7 +49,7 @@ def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
         for one in study["deliveries"]:
             said = f": {one['reason']}" if one["reason"] else ""
             again = f" (again {_when(one['due_at'], zone)})" if one["state"] == "waiting" and one["tries"] else ""
-            yield f"  {one['destination']:<12} {one['state']:<10} {one['sop_instance_uid']}{said}{again}"
+            yield f"  {one['destination']:<12} {one['kind']:<8} {one['state']:<10} {one['sop_instance_uid']}{said}{again}"
         yield ""
     yield "Timeline"
     for line in study["timeline"]:

@@ -63,6 +63,7 @@ class Status:
             "deliveries": [{"destination": name, "state": state, "count": count} for (name, state), count in facts.deliveries.items()],
             "delivery_waits_since": facts.delivery_waits_since,
             "delivery_errors": facts.delivery_error,
+            "originals_bytes": facts.originals_bytes,
             "paused": list(facts.pauses),
             "reconciled_at": facts.reconciled_at,
             "reconciled": facts.reconciled,
@@ -143,6 +144,8 @@ def _rest(facts: Facts, zone: ZoneInfo) -> Iterator[str]:
         counts = _counted({state: count for (name, state), count in facts.deliveries.items() if name == destination})
         waits = facts.delivery_waits_since.get(destination)
         why = facts.delivery_error.get(destination, "")
+        if size := facts.originals_bytes.get(destination):
+            counts += f" ({size / GIB:.1f} GiB of images kept for it)"
         yield (
             f"Deliveries  {destination}: {counts}" + (f"; waits since {_when(waits, zone)}" if waits else "") + (f": {why}" if why else "")
         )

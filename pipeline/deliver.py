@@ -35,7 +35,11 @@ def deliver(shop: Workshop, workflow_id: str) -> None:
         for one in sent:
             shop.ledger.not_confirmed(one.delivery_id, reason, workflow_id=workflow_id)
         return
-    _send(shop, pacs, _whose(shop, pacs, owing, workflow_id), workflow_id)
+    leaving = _whose(shop, pacs, owing, workflow_id)
+    for one in leaving:
+        if not one.file_name:
+            shop.ledger.refused(one.delivery_id, None, "its image is no longer kept here: send it from its source", workflow_id=workflow_id)
+    _send(shop, pacs, [one for one in leaving if one.file_name], workflow_id)
     _confirm(shop, pacs, sent, workflow_id)
 
 
@@ -44,6 +48,10 @@ def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: s
     by_study: dict[str, list[Delivery]] = {}
     for one in owing:
         by_study.setdefault(one.study_instance_uid, []).append(one)
+    # An image as it was received says itself whose it is, and may be the first that the destination hears of the study.
+    originals = {uid: [one for one in deliveries if one.original] for uid, deliveries in by_study.items()}
+    leaving = [one for several in originals.values() for one in shop.ledger.begin(several, workflow_id, checked=False)]
+    by_study = {uid: left for uid, deliveries in by_study.items() if (left := [one for one in deliveries if not one.original])}
     # What withdraws a result is of the patient that the result named, and must not wait.
     asked = [uid for uid, deliveries in by_study.items() if pacs.confirm != "none" and not all(one.withdrawal for one in deliveries)]
     known: dict[str, Known] = {}
@@ -51,7 +59,6 @@ def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: s
         known = find_studies_by_dicomweb(pacs, asked)
     elif asked:
         known = find_studies(pacs, shop.installation.ae_title, asked)
-    leaving: list[Delivery] = []
     for uid, deliveries in by_study.items():
         answer = known.get(uid)
         if answer is None:

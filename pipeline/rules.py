@@ -1,4 +1,4 @@
-"""Which studies are analysed, held or ignored, and where their results go: the `[[rule]]` tables of config.toml. Pure.
+"""Which studies are analysed, held or ignored, and where their results and images go: the `[[rule]]` tables of config.toml. Pure.
 
 A rule's `when` is one condition (`pipeline.rule_condition`) over what is known of a study (`pipeline.rule_facts`); the same facts always
 give the same decision.
@@ -14,8 +14,8 @@ So an absent value alone never makes a rule match, not even under `not`; evaluat
 
 First match wins; without a match the study is ignored. One value is special. A study whose StudyAge is absent (StudyDate is missing, no
 date, or in the future) is neither analysed nor silently dropped: if a rule that is reached is unknown, would match at some StudyAge, and
-asks for something else (another action, other destinations, slots or ending) than the rules give without it, the study is held and the
-reason says so. A rule before it that is true wins as always, so `StudyAge == null` lets a site decide otherwise.
+asks for something else (another action, other destinations of results or images, slots or ending) than the rules give without it, the
+study is held and the reason says so. A rule before it that is true wins as always, so `StudyAge == null` lets a site decide otherwise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from enum import StrEnum
 
 from pipeline import rule_condition
 from pipeline.rule_condition import SYMBOLS
-from store.study import HANGING_ORDER, View, WhenIncomplete, digest
+from store.study import HANGING_ORDER, Routing, View, WhenIncomplete, digest
+
+#: Symbols whose values another image of the same exam changes as a matter of course.
+GROWING = frozenset({"Views", "NumViews", "Implant", "Kind", "Laterality"})
 
 
 class Action(StrEnum):
@@ -46,8 +49,8 @@ SLOTS: Mapping[str, tuple[View, ...]] = {"standard": HANGING_ORDER} | {
 @dataclass(frozen=True)
 class Rule:
     """One `[[rule]]` table: what is done with a study for which `when` is true, the names of the `[[pacs]]` that get its results, which
-    views it is expected to have (a word of `SLOTS`), what happens when some never come (None: what `[study]` says), and which model card
-    reads it."""
+    views it is expected to have (a word of `SLOTS`), what happens when some never come (None: what `[study]` says), which model card
+    reads it, and the names of the `[[pacs]]` that get its images themselves."""
 
     name: str
     when: str
@@ -57,6 +60,7 @@ class Rule:
     when_incomplete: WhenIncomplete | None = None
     card: str = ""  # path of the model card that reads its studies; "" for the site's
     priority: int = 5  # of its images: 1 first ... 9 last
+    forward_to: tuple[str, ...] = ()
 
     @property
     def text_hash(self) -> str:
@@ -72,6 +76,8 @@ class Rule:
             said.append(f"card\n{self.card}")
         if self.priority != 5:
             said.append(f"priority\n{self.priority}")
+        if self.forward_to:
+            said.append("\n".join(("forward_to", *self.forward_to)))
         return digest(self.name, self.when, self.action.value, *self.send_to, *said)
 
 
@@ -84,7 +90,7 @@ class Decision:
 
     `send_to`, `slots` and `when_incomplete` are those of the rule that decides, also when it holds: nothing of a held study is read or sent
     until a person releases it, and then its results go where `send_to` says, with these views expected. Without a match nothing is sent,
-    and the four standard views are expected.
+    and the four standard views are expected. The images go to `forward_to` whatever the action is, as soon as `routing` says.
     """
 
     action: Action
@@ -97,6 +103,8 @@ class Decision:
     when_incomplete: WhenIncomplete | None = None  # None: what [study] says
     card: str = ""  # path of the model card that reads the study; "" for the site's
     priority: int = 5  # of its images: 1 first ... 9 last
+    forward_to: tuple[str, ...] = ()
+    routing: Routing = Routing.AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -131,9 +139,11 @@ def decide(rules: Sequence[Rule], facts: Mapping[str, object]) -> Decision:
     values = {symbol.name: facts.get(symbol.name) for symbol in SYMBOLS if symbol.name in mentioned}
     misses: list[str] = []
     undecided: list[Rule] = []
+    reached: set[str] = set()
     decision = None
     for rule in rules:
         verdict = ask(rule, facts)
+        reached.update(verdict.values)
         if verdict.truth:
             reason = f"rule {rule.name!r} matched" + (f": {verdict.words}" if verdict.words else "")
             decision = _decision(rule, reason, values)
@@ -151,8 +161,8 @@ def decide(rules: Sequence[Rule], facts: Mapping[str, object]) -> Decision:
         )
         asked = _decision(rule, reason, values)
         if asks_for(asked) != asks_for(decision):
-            return replace(asked, action=Action.HOLD)
-    return decision
+            return replace(asked, action=Action.HOLD, routing=Routing.RELEASED)
+    return replace(decision, routing=Routing.COLLECTED) if reached & GROWING else decision
 
 
 def symbols_of(rules: Sequence[Rule]) -> frozenset[str]:
@@ -161,10 +171,11 @@ def symbols_of(rules: Sequence[Rule]) -> frozenset[str]:
 
 
 def _decision(rule: Rule, reason: str, values: dict[str, object]) -> Decision:
-    said = (rule.send_to, values, SLOTS[rule.slots], rule.when_incomplete, rule.card, rule.priority)
+    said = (rule.send_to, values, SLOTS[rule.slots], rule.when_incomplete, rule.card, rule.priority, rule.forward_to)
     return Decision(rule.action, rule.name, rule.text_hash, reason, *said)
 
 
 def asks_for(decision: Decision) -> tuple[object, ...]:
     """Everything that makes a difference to the study."""
-    return decision.action, decision.send_to, decision.slots, decision.when_incomplete, decision.card, decision.priority
+    where = decision.send_to, decision.forward_to
+    return decision.action, where, decision.slots, decision.when_incomplete, decision.card, decision.priority

@@ -127,7 +127,7 @@ VERDICTS: tuple[_Verdict, ...] = (
         0x0122,
         0x0122,
         _REFUSED,
-        "it does not store this SOP class: enable the class there, or leave the kind out of `results` for this [[pacs]]",
+        "it does not store this SOP class: enable the class there, or leave it out of `results` of this [[pacs]] or of `forward_to`",
     ),
     _Verdict(0x0124, 0x0124, _REFUSED, "it does not permit our AE title to store: allow that there"),
     _Verdict(0x0211, 0x0212, _REFUSED, "it does not understand C-STORE: is this the right port and AE title?"),
@@ -135,7 +135,7 @@ VERDICTS: tuple[_Verdict, ...] = (
         0xA800,
         0xA8FF,
         _REFUSED,
-        "it does not store this SOP class: enable the class there, or leave the kind out of `results` for this [[pacs]]",
+        "it does not store this SOP class: enable the class there, or leave it out of `results` of this [[pacs]] or of `forward_to`",
     ),
     _Verdict(0xA900, 0xA9FF, _REFUSED, "it says that the data set does not match its SOP class: see its log"),
     _Verdict(0xC000, 0xCFFF, _REFUSED, "it cannot understand the data set: see its log"),
@@ -268,7 +268,7 @@ def _read_instance(path: Path) -> _Instance | Sent:
         meta = read_file_meta_info(path)
         return _Instance(path, str(meta.MediaStorageSOPInstanceUID), str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
     except FileNotFoundError:
-        return Sent("", _REFUSED, None, f"the file {path.name} is gone: reprocess the study to write it again")
+        return Sent("", _REFUSED, None, f"the file {path.name} is gone: reprocess the study, an image with --from-orthanc")
     except OSError as error:
         return Sent("", _RETRY, None, f"the file {path.name} cannot be read: {error.strerror}")
     except (InvalidDicomError, AttributeError, ValueError, EOFError) as error:

@@ -100,6 +100,7 @@ def causes(facts: Facts, limits: Limits, room: Room | None, standing: Collection
         ),
         *_dead(facts),
         *_disk(limits, room),
+        *_held_disk(facts, limits, room),
         *_waiting(facts, timedelta(minutes=limits.waiting_minutes)),
         *_reconciled(facts.reconciled),
         *_long_pauses(facts),
@@ -147,7 +148,7 @@ def _dead(facts: Facts) -> Iterator[Cause]:
         yield Cause(
             cause=f"{state}:{destination}:{digest('reason', reason)[:16]}",
             kind=AlertKind(state),
-            text=f"{count} results {words[state]} {destination}: {reason}",
+            text=f"{count} objects {words[state]} {destination}: {reason}",
             command=f"fourview deliveries --state {state}",
             count=count,
         )
@@ -168,6 +169,16 @@ def _disk(limits: Limits, room: Room | None) -> Iterator[Cause]:
             f"{gib}, less than twice min_free_gib: below it nothing is received; in the files folder images of delivered studies go early"
         )
         yield Cause(cause="disk:low", kind=AlertKind.DISK, text=text, command="fourview status")
+
+
+def _held_disk(facts: Facts, limits: Limits, room: Room | None) -> Iterator[Cause]:
+    """What holds a disk that gets full and cannot go before a destination takes it."""
+    if room is None or room.free_bytes >= 2 * limits.min_free_bytes:
+        return
+    for destination, size in facts.originals_bytes.items():
+        why = facts.delivery_error.get(destination, "")
+        text = f"{size / (1 << 30):.1f} GiB of images are kept until they are forwarded to {destination}" + (f": {why}" if why else "")
+        yield Cause(cause=f"disk:for:{destination}", kind=AlertKind.DISK, text=text, command="fourview deliveries --state waiting")
 
 
 def _waiting(facts: Facts, longest: timedelta) -> Iterator[Cause]:
@@ -192,7 +203,7 @@ def _waiting(facts: Facts, longest: timedelta) -> Iterator[Cause]:
             count = sum(facts.deliveries.get((destination, state), 0) for state in OWING)
             minutes = (facts.now - created_at).total_seconds() / 60
             why = facts.delivery_error.get(destination, "")
-            text = f"a result has waited {minutes:.0f} minutes for {destination}, {count} in all" + (f": {why}" if why else "")
+            text = f"a delivery has waited {minutes:.0f} minutes for {destination}, {count} in all" + (f": {why}" if why else "")
             command = "fourview deliveries --state waiting"
             yield Cause(cause=f"waiting:for:{destination}", kind=AlertKind.WAITING, text=text, command=command, count=count)
 

@@ -172,6 +172,7 @@ class Archive:
                 "resolved_at": None if kept is Kept.NEW else now,
                 "disposition": disposition,
                 "disposition_reason": "a result of ours came back" if own else reception.ignored,
+                "to_route": kept is Kept.NEW,
             }
             inserted = insert_or_ignore(connection, tables.instance, values)
             if not inserted and not came_after_all(connection, values) and not (kept is Kept.NEW and self._revive(connection, reception)):
@@ -332,7 +333,7 @@ class Archive:
     def _supersede(self, connection: sa.Connection, study_instance_uid: str, reason: str) -> None:
         """What was given up of an earlier version concerns nobody any more."""
         row = tables.delivery
-        mine = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.state.in_(DEAD))
+        mine = sa.and_(row.c.study_instance_uid == study_instance_uid, row.c.instance_id.is_(None), row.c.state.in_(DEAD))
         connection.execute(sa.update(row).where(mine).values(state=DeliveryState.CANCELLED, reason=reason))
 
     def _insert_version(self, connection: sa.Connection, study_instance_uid: str, reading: Reading, new: NewVersion) -> int:

@@ -62,6 +62,7 @@ class Facts:
     deliveries: dict[tuple[str, str], int]  # (destination, state) of those in `OPEN`
     delivery_waits_since: dict[str, datetime]  # by destination
     delivery_error: dict[str, str]  # by destination: why the one that waits longest was not sent
+    originals_bytes: dict[str, int]  # by destination: of the images that are kept because they still have to go there
     dead: tuple[Dead, ...]
     held: tuple[str, ...]
     failed: tuple[str, ...]
@@ -122,6 +123,7 @@ class Condition:
                 deliveries=deliveries,
                 delivery_waits_since=oldest,
                 delivery_error=errors,
+                originals_bytes=_open_originals(connection),
                 dead=_dead(connection),
                 held=_of_state(connection, StudyState.HELD),
                 failed=_of_state(connection, StudyState.FAILED),
@@ -202,16 +204,22 @@ def _open_deliveries(
     row, study = tables.delivery, tables.study
     counted = sa.select(row.c.destination, row.c.state, sa.func.count()).where(row.c.state.in_(OPEN))
     counts = {(one[0], one[1]): one[2] for one in connection.execute(counted.group_by(row.c.destination, row.c.state)).all()}
-    # What is held waits for a person, not for its destination.
+    # A result that is held waits for a person, not for its destination.
     place = sa.func.row_number().over(partition_by=row.c.destination, order_by=(row.c.created_at, row.c.id)).label("place")
     waiting = (
         sa.select(row.c.destination, row.c.created_at, row.c.reason, place)
         .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
-        .where(row.c.state.in_(OWING), study.c.state != StudyState.HELD)
+        .where(row.c.state.in_(OWING), sa.or_(study.c.state != StudyState.HELD, row.c.instance_id.is_not(None)))
         .subquery()
     )
     oldest = connection.execute(sa.select(waiting).where(waiting.c.place == 1)).all()
     return counts, {one.destination: one.created_at for one in oldest}, {one.destination: one.reason for one in oldest if one.reason}
+
+
+def _open_originals(connection: sa.Connection) -> dict[str, int]:
+    row = tables.delivery
+    query = sa.select(row.c.destination, sa.func.sum(row.c.size_bytes)).where(row.c.state.in_(OWING)).group_by(row.c.destination)
+    return {one[0]: int(one[1]) for one in connection.execute(query).all() if one[1]}
 
 
 def _dead(connection: sa.Connection) -> tuple[Dead, ...]:
@@ -229,7 +237,8 @@ def _of_state(connection: sa.Connection, state: StudyState) -> tuple[str, ...]:
 
 def _withdrawn(connection: sa.Connection, now: datetime) -> tuple[str, ...]:
     study, version, delivery = tables.study, tables.version, tables.delivery
-    sent = sa.exists().where(delivery.c.study_instance_uid == study.c.study_instance_uid, delivery.c.sent_at.is_not(None))
+    mine = sa.and_(delivery.c.study_instance_uid == study.c.study_instance_uid, delivery.c.instance_id.is_(None))
+    sent = sa.exists().where(mine, delivery.c.sent_at.is_not(None))
     query = (
         sa.select(study.c.study_instance_uid)
         .join(version, version.c.study_instance_uid == study.c.study_instance_uid)

@@ -40,7 +40,7 @@ class Ambiguous(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """A result object that a destination has, or may have: only there can it be deleted."""
+    """A result object, or an image that was forwarded, that a destination has, or may have: only there can it be deleted."""
 
     destination: str
     sop_instance_uid: str
@@ -149,11 +149,13 @@ def _found(connection: sa.Connection, study_instance_uid: str) -> Forgotten:
         if name is not None
     }
     delivery, result, instance = tables.delivery, tables.result_object, tables.instance
+    series = sa.func.coalesce(result.c.series_instance_uid, instance.c.series_instance_uid)
     # What was begun may have arrived.
     sent = sa.or_(delivery.c.state.in_(("sending", "sent", "confirmed")), delivery.c.tries > 0, delivery.c.attempt > 0)
     elsewhere = connection.execute(
-        sa.select(delivery.c.destination, delivery.c.sop_instance_uid, result.c.series_instance_uid, delivery.c.state)
-        .join(result, result.c.sop_instance_uid == delivery.c.sop_instance_uid)
+        sa.select(delivery.c.destination, delivery.c.sop_instance_uid, series.label("series_instance_uid"), delivery.c.state)
+        .outerjoin(result, result.c.sop_instance_uid == delivery.c.sop_instance_uid)
+        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
         .where(delivery.c.study_instance_uid == study_instance_uid, sent)
         .order_by(delivery.c.id)
     ).all()

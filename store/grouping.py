@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from store.images import VOIDING, Assign, Decisions, Disposition, Doubt, Image, Judged, Patient
+from store.routing import Routed, route, to_route
 from store.study import (
     HANGING_ORDER,
     RELEASED,
@@ -133,6 +134,7 @@ class Consequences:
     wanted: list[int] = field(default_factory=list)  # images to be read by the policy's model
     again: list[int] = field(default_factory=list)  # failed ones to be tried anew
     cancel: str = ""  # why what waits to be sent is not sent
+    routed: Routed = field(default_factory=Routed)  # where images are forwarded, which was not decided before
     answers: dict[int, Answer] = field(default_factory=dict)
     settled: str = ""  # how a person decided what was disputed: "images" | "pacs"
     ready: bool = False  # a selection, or a withdrawal, is ready to be reported
@@ -167,6 +169,7 @@ class _Course:
         self._react()
         if answers and not self._withdrawal_due():
             self._apply_requests()
+        self._route()
         self.found.ready = self._ready()
         self.found.judged = self.judged
         return self.found
@@ -254,6 +257,15 @@ class _Course:
         """Whether what was said of a withdrawn study is still to be replaced by a version that says WITHDRAWN."""
         return self.at.state is StudyState.WITHDRAWN and self.at.current_uids is not None and not self.at.withdrawn
 
+    # --------------------------------------------------------------------------------------------------------------- routing
+
+    def _route(self) -> None:
+        new = to_route(self.at.images, self.at.state)
+        routed = route(new, self.at.images, self._ruling(), self.at.state, self.policy.ae_titles) if new else None
+        if routed is not None:
+            self.found.routed = routed
+            self.found.lines += routed.lines
+
     # ------------------------------------------------------------------------------------------------------------- collecting
 
     def _collect(self) -> None:
@@ -293,6 +305,7 @@ class _Course:
                 rule_reason=ruling.reason,
                 rule_values=dict(ruling.values),
                 rule_send_to=list(ruling.send_to),
+                rule_forward_to=list(ruling.forward_to),
                 rule_slots=[str(view) for view in ruling.slots],
                 card=card or ruling.card,
                 rule_priority=ruling.priority,

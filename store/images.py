@@ -87,6 +87,8 @@ class Image:
     rejection: Rejection | None = None
     readable: bool = True  # its header could be parsed
     kept: bool = True  # its pixels are still here
+    sender: str = ""  # AE title
+    to_route: bool = False  # no rule has said yet where it is forwarded
     pixel_hash: str | None = None
     breast_edge: str = ""  # "left" | "right", the image edge at which the breast lies; "" when it cannot be told
     reading: str = ""  # by the policy's model: "" not asked for | "waiting" | "scored" | "failed"

@@ -1,7 +1,9 @@
-"""The delivery ledger: which result object is on its way to which destination, how often it was tried, and what the destination said.
+"""The delivery ledger: which object is on its way to which destination, how often it was tried, and what the destination said.
 
-A delivery is committed with the version it belongs to, so neither a restart nor a PACS that is down costs a second inference. `sending` is
-committed before the bytes leave: what was begun may have arrived. Every transaction locks a study's row before rows of its deliveries.
+An object is a result of ours, or an image as it was received, which a rule forwards: an *original*. A result's delivery is committed with
+the version it belongs to, so neither a restart nor a PACS that is down costs a second inference; an original's with the look that routes
+it. `sending` is committed before the bytes leave: what was begun may have arrived. Every transaction locks a study's row before rows of its
+deliveries. What holds, corrects or withdraws a study stops its results, never its originals.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sqlalchemy as sa
 
 from store import acts, tables
 from store.correction import Comparison, Correction, Verdict, carried, compare
-from store.database import database_now, one_at_a_time
+from store.database import database_now, insert_or_ignore, one_at_a_time
 from store.grouping import RequestKind
 from store.images import Disposition
 from store.pauses import Paused, is_paused
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: At most so many objects go out in one association.
 BATCH = 50
+#: At most so many of them are originals: those of two exams are half a gigabyte, and a result that is made meanwhile shall not wait long.
+ORIGINALS = 8
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 900.0
 #: What a workflow that vanished held is looked at again after this long.
@@ -82,6 +86,7 @@ class Delivery:
     sop_instance_uid: str
     file_name: str
     withdrawal: bool = False  # its version says WITHDRAWN: it is of the patient that was said, whatever became of him
+    original: bool = False  # an image as it was received; `file_name` is "" when it is no longer kept
 
 
 class Ledger:
@@ -94,7 +99,8 @@ class Ledger:
     # ----------------------------------------------------------------------------------------------------------- handing out
 
     def claim(self, room: int = 50) -> list[Claim]:
-        """Hand the due deliveries of at most `room` destinations to a worker, in version order, a batch at a time; none of a held study."""
+        """Hand the due deliveries of at most `room` destinations to a worker, a batch at a time: results in version order and none of a
+        held study, then originals in the order of their rules' priorities."""
         row, study = tables.delivery, tables.study
         with self._engine.begin() as connection:
             if is_paused(connection, Paused.SENDING):
@@ -116,22 +122,26 @@ class Ledger:
                 older_result.c.sop_instance_uid == older.c.sop_instance_uid,
                 older_result.c.version_id < result.c.version_id,
             )
+            result_may_go = sa.and_(
+                study.c.state != StudyState.HELD,
+                study.c.generation <= study.c.settled_generation,  # what just came may be a doubt: look first
+                sa.not_(earlier),
+            )
+            is_original = row.c.instance_id.is_not(None)
+            # Results are small, and somebody waits for them.
+            order = sa.case((is_original, study.c.rule_priority), else_=0)
             claims = []
             for destination in sorted(destinations):
                 found = connection.execute(
-                    sa.select(row.c.id, row.c.attempt)
+                    sa.select(row.c.id, row.c.attempt, sa.and_(is_original, row.c.state.in_(OWING)).label("large"))
                     .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
-                    .join(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
-                    .where(
-                        due,
-                        row.c.destination == destination,
-                        study.c.state != StudyState.HELD,
-                        study.c.generation <= study.c.settled_generation,  # what just came may be a doubt: look first
-                        sa.not_(earlier),
-                    )
-                    .order_by(row.c.id)
+                    .outerjoin(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
+                    .where(due, row.c.destination == destination, sa.or_(is_original, result_may_go))
+                    .order_by(order, row.c.id)
                     .limit(BATCH)
                 ).all()
+                too_many = {one.id for one in [one for one in found if one.large][ORIGINALS:]}
+                found = [one for one in found if one.id not in too_many]
                 if found:
                     claim = Claim(new_workflow_id("delivery", found[0].id, found[0].attempt + 1), destination)
                     mine = row.c.id.in_([one.id for one in found])
@@ -144,14 +154,16 @@ class Ledger:
             return claims
 
     def batch(self, workflow_id: str, life: str = "") -> list[Delivery]:
-        """The deliveries that a workflow holds, in version order; those of a study that was held meanwhile, and cancelled ones, go back.
+        """The deliveries that a workflow holds, in version order; results of a study that was held meanwhile go back, and so does what was
+        cancelled.
 
         `life` of a process has them in hand from now on: should it die, it may have been over them.
         """
-        row, result, study, version = tables.delivery, tables.result_object, tables.study, tables.version
+        row, result, study, version, image = tables.delivery, tables.result_object, tables.study, tables.version, tables.instance
         mine = row.c.workflow_id == workflow_id
         with self._engine.begin() as connection:
-            held = row.c.study_instance_uid.in_(sa.select(study.c.study_instance_uid).where(study.c.state == StudyState.HELD))
+            of_held = row.c.study_instance_uid.in_(sa.select(study.c.study_instance_uid).where(study.c.state == StudyState.HELD))
+            held = sa.and_(row.c.instance_id.is_(None), of_held)
             # What was cancelled is not on its way, or no longer: whoever had begun it is this workflow.
             connection.execute(sa.update(row).where(mine, sa.or_(held, row.c.state == _S.CANCELLED)).values(workflow_id=None))
             connection.execute(sa.update(row).where(mine).values(begun_by=life))
@@ -161,20 +173,24 @@ class Ledger:
                     row.c.destination,
                     row.c.state,
                     row.c.study_instance_uid,
-                    result.c.series_instance_uid,
+                    sa.func.coalesce(result.c.series_instance_uid, image.c.series_instance_uid),
                     row.c.sop_instance_uid,
-                    result.c.file_name,
+                    sa.func.coalesce(result.c.file_name, image.c.file_name, ""),
                     version.c.outcome,
+                    row.c.instance_id,
                 )
-                .join(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
-                .join(version, version.c.id == result.c.version_id)
+                .outerjoin(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
+                .outerjoin(version, version.c.id == result.c.version_id)
+                .outerjoin(image, image.c.id == row.c.instance_id)
                 .where(mine)
                 .order_by(row.c.id)
             ).all()
-            return [Delivery(one[0], one[1], DeliveryState(one[2]), *one[3:7], one[7] == Outcome.WITHDRAWN) for one in found]
+            return [
+                Delivery(one[0], one[1], DeliveryState(one[2]), *one[3:7], one[7] == Outcome.WITHDRAWN, one[8] is not None) for one in found
+            ]
 
     def begin(self, deliveries: Sequence[Delivery], workflow_id: str, *, checked: bool) -> list[Delivery]:
-        """Those of one study's deliveries that may leave now, as `sending`; not those held or cancelled meanwhile.
+        """Those of one study's deliveries that may leave now, as `sending`; no results of a held study, and nothing cancelled meanwhile.
 
         `checked`: the destination was asked whose study it is, and agrees.
         """
@@ -187,8 +203,7 @@ class Ledger:
             study = lock_study(connection, uid)
             mine = sa.and_(row.c.id.in_([one.delivery_id for one in deliveries]), row.c.workflow_id == workflow_id)
             if StudyState(study.state) is StudyState.HELD:
-                connection.execute(sa.update(row).where(mine).values(workflow_id=None))
-                return []
+                connection.execute(sa.update(row).where(mine, row.c.instance_id.is_(None)).values(workflow_id=None))
             values: dict[str, Any] = {"state": _S.SENDING, "patient_check": "agrees" if checked else "unchecked"}
             if checked:
                 values["checked_at"] = now
@@ -262,7 +277,7 @@ class Ledger:
         row, asked = tables.delivery, tables.decision
         connection.execute(
             sa.update(row)
-            .where(row.c.study_instance_uid == uid, row.c.state.in_(OWING))
+            .where(row.c.study_instance_uid == uid, row.c.instance_id.is_(None), row.c.state.in_(OWING))
             .values(state=_S.CANCELLED, due_at=None, reason=f"{destination} has corrected the patient: a new version follows")
         )
         request = {"request_id": uuid.uuid4().hex, "study_instance_uid": uid, "kind": RequestKind.CORRECT, "person": destination}
@@ -314,9 +329,10 @@ class Ledger:
     ) -> tuple[int, list[str]]:
         """Put deliveries that were given up back into the outbox: those named, or all in `states`; only of a destination or study if given.
 
-        How many, and why others were not. Only the newest version of a study is sent again, and none that was withdrawn.
+        How many, and why others were not. Only the newest version of a study is sent again, and none that was withdrawn; of the originals
+        those that are still kept.
         """
-        row, result, version, study = tables.delivery, tables.result_object, tables.version, tables.study
+        row, result, version, study, image = tables.delivery, tables.result_object, tables.version, tables.study, tables.instance
         wanted: sa.ColumnElement[bool] = row.c.id.in_(delivery_ids) if delivery_ids else row.c.state.in_(states)
         if destination:
             wanted = sa.and_(wanted, row.c.destination == destination)
@@ -335,9 +351,17 @@ class Ledger:
             newer = version.alias()
             newest = sa.select(sa.func.max(newer.c.number)).where(newer.c.study_instance_uid == row.c.study_instance_uid).scalar_subquery()
             found = connection.execute(
-                sa.select(row, version.c.number, version.c.outcome, study.c.state.label("study_state"), newest.label("newest"))
-                .join(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
-                .join(version, version.c.id == result.c.version_id)
+                sa.select(
+                    row,
+                    version.c.number,
+                    version.c.outcome,
+                    study.c.state.label("study_state"),
+                    newest.label("newest"),
+                    image.c.file_name.label("image_file"),
+                )
+                .outerjoin(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
+                .outerjoin(version, version.c.id == result.c.version_id)
+                .outerjoin(image, image.c.id == row.c.instance_id)
                 .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
                 .where(wanted)
                 .order_by(row.c.id)
@@ -420,6 +444,25 @@ class Ledger:
             return float((now - before.created_at).total_seconds())
 
 
+def forward(connection: sa.Connection, study_instance_uid: str, destination: str, images: Sequence[sa.Row[Any]], now: datetime) -> None:
+    """Put images (rows of instances) in the outbox as they were received.
+
+    What the destination was to get before under the same SOP Instance UID is not sent there again, from whatever file or study.
+    """
+    going = 0
+    due = {"state": _S.WAITING, "due_at": now, "created_at": now}
+    for one in images:
+        key = {"sop_instance_uid": one.sop_instance_uid, "destination": destination}
+        values = {"instance_id": one.id, "size_bytes": one.size_bytes, "study_instance_uid": study_instance_uid}
+        if insert_or_ignore(connection, tables.delivery, {**key, **values, **due}):
+            going += 1
+        else:
+            why = "another file of it was forwarded before; if this one shall stand there, send it from its source"
+            say(connection, study_instance_uid, now, f"{one.sop_instance_uid} is not forwarded to {destination} again", why)
+    if going:
+        say(connection, study_instance_uid, now, f"forwarded to {destination}: {going} of the images")
+
+
 def take_back(connection: sa.Connection, workflow_ids: Sequence[str], now: datetime) -> int:
     """Deliveries that a workflow held and did not settle are due again in a while; how many. What was begun may have arrived."""
     row = tables.delivery
@@ -437,6 +480,8 @@ def _cannot_retry(one: sa.Row[Any]) -> str:
     """Why a delivery cannot be put back into the outbox; "" when it can."""
     if one.state not in GIVEN_UP:
         return f"it is {one.state}, so there is nothing to try again"
+    if one.instance_id is not None:
+        return "" if one.image_file else "its image is no longer kept here: send it from its source"
     if one.number != one.newest:
         return f"it is of version {one.number}, and version {one.newest} stands"
     if one.study_state == StudyState.WITHDRAWN and one.outcome != Outcome.WITHDRAWN:

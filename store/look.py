@@ -22,7 +22,7 @@ from store.epoch import epoch
 from store.grouping import Consequences, Release, Request, RequestKind, Snapshot, advance, missing_views
 from store.header import overlay, unpack_header
 from store.images import Decisions, Disposition, Image, Judged, Patient, Rejection, study_warnings, warnings_of
-from store.ledger import DEAD, OWING
+from store.ledger import DEAD, OWING, forward
 from store.rows import change_study, say
 from store.seen import Decide, seen_of
 from store.study import (
@@ -272,6 +272,8 @@ def image_of(one: sa.Row[Any], score: sa.Row[Any] | None) -> Image:
         else None,
         readable=one.header is not None,
         kept=one.file_name is not None,
+        sender=one.calling_ae_title,
+        to_route=one.to_route,
         pixel_hash=one.pixel_hash,
         breast_edge=one.breast_edge,
         # One that is read in the background, when nothing else waits, is not asked for as one that a result waits for.
@@ -437,6 +439,11 @@ class Look:
         self._write_scores(found)
         if found.cancel:
             self._cancel_deliveries(found.cancel)
+        if found.routed.images:
+            row = tables.instance
+            self.connection.execute(sa.update(row).where(row.c.id.in_(found.routed.images)).values(to_route=False))
+            for destination, images in found.routed.forward.items():
+                forward(self.connection, uid, destination, [self.rows[one] for one in images], self.now)
         row = tables.decision
         for request_id, answer in found.answers.items():
             effect = _stored(answer.decisions) if answer.accepted and answer.decisions != Decisions() else sa.null()
@@ -493,7 +500,8 @@ class Look:
 
     def _cancel_deliveries(self, reason: str) -> None:
         row = tables.delivery
-        owing = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.state.in_((*OWING, *DEAD)))
+        mine = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.instance_id.is_(None))
+        owing = sa.and_(mine, row.c.state.in_((*OWING, *DEAD)))
         # Whoever holds it keeps it: its destination gets nothing else until what may be on its way is through.
         values = {"state": "cancelled", "due_at": None, "reason": reason}
         self.connection.execute(sa.update(row).where(owing).values(**values))
@@ -582,6 +590,7 @@ class Look:
             .distinct()
             .where(
                 delivery.c.study_instance_uid == self.study.study_instance_uid,
+                delivery.c.instance_id.is_(None),
                 sa.or_(delivery.c.state.in_(("sent", "confirmed")), delivery.c.attempt > 0),  # what was begun may have arrived
             )
         )

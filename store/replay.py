@@ -37,6 +37,7 @@ class KeptRuling:
     slots: tuple[View, ...] = HANGING_ORDER
     card: str = ""
     priority: int = 5
+    forward_to: tuple[str, ...] = ()
     overruled: bool = False
 
 
@@ -86,6 +87,7 @@ _STUDY = tuple(
         "rule_send_to",
         "rule_slots",
         "rule_priority",
+        "rule_forward_to",
         "card",
     )
 )
@@ -203,5 +205,6 @@ def _kept(one: sa.Row[Any]) -> KeptRuling:
         slots=tuple(View(view) for view in one.rule_slots or HANGING_ORDER),
         card=one.card,
         priority=one.rule_priority,
+        forward_to=tuple(one.rule_forward_to or ()),
         overruled=one.rule_reason.endswith((f"; {RELEASED}", f"; {SENT}")),
     )

@@ -99,6 +99,7 @@ class Search:
                 mine = table.c.study_instance_uid == study_instance_uid
                 return connection.execute(sa.select(table).where(mine).order_by(order)).all()
 
+            sent = _deliveries().where(tables.delivery.c.study_instance_uid == study_instance_uid)
             scores: dict[int, list[dict[str, Any]]] = {}
             for score in rows(tables.score, tables.score.c.id):
                 scores.setdefault(score.instance_id, []).append(_score(score))
@@ -123,6 +124,7 @@ class Search:
                     "values": row.rule_values or {},
                     "send_to": row.rule_send_to or [],
                     "slots": row.rule_slots or [str(view) for view in HANGING_ORDER],
+                    "forward_to": row.rule_forward_to or [],
                 },
                 "same_patient": _same_patient(connection, row),
                 "same_images": _same_images(connection, row, [one.sop_instance_uid for one in received]),
@@ -138,7 +140,7 @@ class Search:
                     }
                     for one in versions
                 ],
-                "deliveries": [_picked(one, ("id", *_DELIVERY)) for one in rows(tables.delivery, tables.delivery.c.id)],
+                "deliveries": [_picked(one, ("id", *_DELIVERY)) for one in connection.execute(sent.order_by(tables.delivery.c.id)).all()],
                 "decisions": [_picked(one, _DECISION) for one in requests],
                 "timeline": [_picked(one, ("at", "text")) for one in rows(tables.timeline, tables.timeline.c.id)],
                 "paused": listed(connection),
@@ -238,7 +240,7 @@ class Search:
     def deliveries(self, state: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
         """One line per delivery, newest first."""
         row = tables.delivery
-        query = sa.select(row).order_by(row.c.id.desc()).limit(limit)
+        query = _deliveries().order_by(row.c.id.desc()).limit(limit)
         if state is not None:
             query = query.where(row.c.state == state)
         with self._engine.begin() as connection:
@@ -371,6 +373,7 @@ _COUNTS = ("images", "views", "side_from_text", "orientation_contradicts", "pixe
 _DECISION = ("kind", "person", "why", "parameters", "created_at", "applied_at", "answer")
 _DELIVERY = (
     "destination",
+    "kind",
     "sop_instance_uid",
     "state",
     "tries",
@@ -382,6 +385,14 @@ _DELIVERY = (
     "checked_at",
     "patient_check",
 )
+
+
+def _deliveries() -> sa.Select[Any]:
+    """Deliveries with their kind: sr, page, or original for an image as it was received."""
+    row, result = tables.delivery, tables.result_object
+    kind = sa.func.coalesce(result.c.kind, "original").label("kind")
+    return sa.select(row, kind).outerjoin(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
+
 
 _STORED = ("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "modality", "file_name")
 _LEVELS = {

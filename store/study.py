@@ -382,6 +382,14 @@ class WhenIncomplete(StrEnum):
     IGNORE = "ignore"
 
 
+class Routing(StrEnum):
+    """When images may go where a ruling forwards them."""
+
+    AT_ONCE = "at once"
+    COLLECTED = "collected"  # its rules ask what a later image may change: when the study is no longer collecting
+    RELEASED = "released"  # which rule holds is not known: when a person has let the study go on
+
+
 class Ruling(Protocol):
     """What the routing rules say of a study; `pipeline.rules.Decision` is one."""
 
@@ -405,6 +413,10 @@ class Ruling(Protocol):
     def card(self) -> str: ...  # path of the model card that reads the study; "" for the site's
     @property
     def priority(self) -> int: ...  # of its images: 1 first ... 9 last
+    @property
+    def forward_to(self) -> tuple[str, ...]: ...  # where the images themselves go
+    @property
+    def routing(self) -> Routing: ...  # and when
 
 
 #: Why a ruling is not what the rules said, at the end of its reason.
@@ -425,6 +437,8 @@ class Overruled:
     when_incomplete: WhenIncomplete | None
     card: str
     priority: int
+    forward_to: tuple[str, ...]
+    routing: Routing
 
     @classmethod
     def of(cls, ruling: Ruling, *, send_to: tuple[str, ...], why: str) -> Self:
@@ -448,6 +462,7 @@ class Policy:
     cards: Mapping[str, Policy] = field(default_factory=dict)  # by path: how studies are treated that another card reads
     dialect: Dialect = STANDARD
     versions_per_day: int = 5  # more within 24 h are held: a loop or a storm
+    ae_titles: Mapping[str, str] = field(default_factory=dict)  # of the destinations, by name: no image goes back to its sender
 
     def of(self, card: str) -> Policy:
         """The policy for a study that `card` reads; whatever `cards` raises when there is no such card."""

@@ -39,6 +39,8 @@ metadata = sa.MetaData(
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 #: A row that a workflow holds.
 HANDED_OUT = sa.text("workflow_id IS NOT NULL")
+#: A delivery of an image as it was received.
+ORIGINAL = sa.text("instance_id IS NOT NULL")
 _UID = sa.String(64)
 _HASH = sa.String(64)
 
@@ -141,6 +143,7 @@ study = sa.Table(
     sa.Column("rule_values", sa.JSON),
     sa.Column("rule_send_to", sa.JSON),
     sa.Column("rule_slots", sa.JSON),  # the expected views
+    sa.Column("rule_forward_to", sa.JSON),  # who gets the images themselves
     sa.Column("card", sa.Text, nullable=False, server_default=""),  # path of the model card that reads it; "" for the site's
     sa.Column("doubts", sa.JSON),  # of a held study: list of {reason, choices}
     sa.Column("rule_priority", sa.Integer, nullable=False, server_default="5"),  # 1 first ... 9 last
@@ -195,6 +198,7 @@ instance = sa.Table(
     sa.Column("resolved_at", UtcDateTime),
     sa.Column("pixels_removed_at", UtcDateTime),
     sa.Column("pixels_expire", sa.Boolean, nullable=False, server_default=sa.false()),  # a Key Object says not to keep them longer
+    sa.Column("to_route", sa.Boolean, nullable=False, server_default=sa.false()),  # no rule has said yet where it is forwarded
     # candidate | copy | set aside | ignored | own result | key object | doubt | rejected | excluded | failed | on demand
     sa.Column("disposition", sa.String(16), nullable=False, index=True),
     sa.Column("disposition_reason", sa.Text, nullable=False, server_default=""),
@@ -311,11 +315,14 @@ result_object = sa.Table(
     _kept("png_file"),
 )
 
+#: An object on its way to a destination: a result of ours, or an image as it was received. Each once, whatever becomes of it.
 delivery = sa.Table(
     "delivery",
     metadata,
     sa.Column("id", _ID, primary_key=True, autoincrement=True),
-    sa.Column("sop_instance_uid", _UID, sa.ForeignKey("result_object.sop_instance_uid"), nullable=False),
+    sa.Column("sop_instance_uid", _UID, nullable=False),
+    sa.Column("instance_id", _ID, sa.ForeignKey("instance.id")),  # of an image; NULL: it is a result
+    sa.Column("size_bytes", sa.BigInteger),  # of an image
     _study_key(index=True),
     sa.Column("destination", sa.Text, nullable=False),
     sa.Column("state", sa.String(16), nullable=False, index=True),  # waiting | sending | sent | confirmed | refused | expired | cancelled
@@ -332,6 +339,7 @@ delivery = sa.Table(
     sa.Column("begun_by", sa.String(200)),  # the process that has it in hand, as long as a workflow holds it
     *_claim(),
     sa.UniqueConstraint("sop_instance_uid", "destination"),
+    sa.Index(None, "instance_id", sqlite_where=ORIGINAL, postgresql_where=ORIGINAL),
 )
 
 #: Processes that live: each renews its row every few seconds.

@@ -152,7 +152,11 @@ def _links(made: Account, rows: Rows, files: Path, killed: bool) -> None:
         ("version", "SELECT count(*) FROM version WHERE run_id NOT IN (SELECT id FROM run)"),
         ("run", "SELECT count(*) FROM run WHERE id NOT IN (SELECT run_id FROM version)"),
         ("object", "SELECT count(*) FROM result_object WHERE version_id NOT IN (SELECT id FROM version)"),
-        ("delivery", "SELECT count(*) FROM delivery WHERE sop_instance_uid NOT IN (SELECT sop_instance_uid FROM result_object)"),
+        (
+            "delivery",
+            "SELECT count(*) FROM delivery WHERE instance_id IS NULL"
+            " AND sop_instance_uid NOT IN (SELECT sop_instance_uid FROM result_object)",
+        ),
         ("twice", "SELECT count(*) FROM (SELECT version_id, kind FROM result_object GROUP BY version_id, kind HAVING count(*) > 1) AS t"),
     ]
     made.count("orphaned or doubled rows", sum(rows(query)[0][0] for _, query in orphans), must_be=0)

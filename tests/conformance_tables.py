@@ -206,6 +206,8 @@ def proposed_contexts() -> str:
     for one in built_variant("normal")[1]:
         sop_class, syntax = one.ds.SOPClassUID, one.ds.file_meta.TransferSyntaxUID
         rows.append(("send results", _name(sop_class), f"`{sop_class}`", f"{_name(syntax)} `{syntax}`", "SCU", "none"))
+    for kept in (one for one in SOP_CLASSES if one.on_arrival is not OnArrival.IGNORE):
+        rows.append(("forward images", _name(kept.uid), f"`{kept.uid}`", "that of the image as it was received", "SCU", "none"))
     for activity, sop_class in (("ask, and confirm", StudyRootQueryRetrieveInformationModelFind), ("check", Verification)):
         syntaxes = build_context(sop_class).transfer_syntax
         said = ", ".join(f"{_name(syntax)} `{syntax}`" for syntax in syntaxes)

@@ -39,6 +39,7 @@ from store.study import (
     ModelIdentity,
     Outcome,
     Policy,
+    Routing,
     Ruling,
     Scores,
     View,
@@ -73,6 +74,8 @@ class FixedRuling:
     when_incomplete: WhenIncomplete | None = None
     card: str = ""
     priority: int = 5
+    forward_to: tuple[str, ...] = ()
+    routing: Routing = Routing.AT_ONCE
 
 
 def image(view: View, name: str = "", **overrides: Any) -> Dataset:

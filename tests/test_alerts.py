@@ -46,6 +46,7 @@ NOTHING = Facts(
     deliveries={},
     delivery_waits_since={},
     delivery_error={},
+    originals_bytes={},
     dead=(),
     held=(),
     failed=(),
@@ -124,7 +125,7 @@ def test_a_thousand_refusals_of_one_destination_are_one_alert() -> None:
     late = Dead(destination="pacs", state="expired", reason="gave up", count=2)
     told = found(dead=(*refused, other, late))
     assert [(one.kind, one.count) for one in told] == [("refused", 1000), ("refused", 3), ("expired", 2)]
-    assert told[0].text == "1000 results were refused by pacs: no class for ..."
+    assert told[0].text == "1000 objects were refused by pacs: no class for ..."
 
 
 def test_a_flood_of_held_studies_is_told_one_by_one_only_at_first() -> None:

@@ -510,6 +510,12 @@ MISTAKES = [
     (RULE + 'send_to = ["orthanc"]', "config.toml:6: rule.send_to: no [[pacs]] is named 'orthanc'"),
     (PACS + RULE + 'send_to = ["archiv"]', "config.toml:12: rule.send_to: no [[pacs]] is named 'archiv'; did you mean archive?"),
     (PACS + RULE.replace("hold", "ignore") + 'send_to = ["archive"]', "config.toml:12: rule.send_to: an ignored study has no results"),
+    (RULE + 'forward_to = ["orthanc"]', "config.toml:6: rule.forward_to: no [[pacs]] is named 'orthanc'"),
+    (PACS + RULE + 'forward_to = ["archiv"]', "config.toml:12: rule.forward_to: no [[pacs]] is named 'archiv'; did you mean archive?"),
+    (
+        '[dicom]\naccept_from = ["archive"]\n' + PACS + RULE + 'forward_to = ["archive"]',
+        "config.toml:14: rule.forward_to: circular: ARCHIVE alone may send here",
+    ),
     (RULE + 'slots = "lefd"', "config.toml:6: rule.slots: should be 'standard', 'left' or 'right' (got 'lefd')"),
     (RULE + 'slot = "left"', "config.toml:6: rule.slot: unknown key; did you mean slots?"),
     (RULE + 'when_incomplete = "wait"', "config.toml:6: rule.when_incomplete: should be '', 'hold', 'analyse' or 'ignore' (got 'wait')"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from alembic import command
 from fourview_process import SIMULATED_CARD
 from mammograms_made import uid
-from stepped_store import MODEL, SteppedStore, exam, image
+from stepped_store import MODEL, FixedRuling, SteppedStore, exam, image
 
 from listener import parts
 from store import found_by, tables
@@ -150,9 +151,14 @@ def test_rows_of_the_previous_release_are_read_and_worked_on(previous: sa.Engine
     assert stepped.retention(7, 90).unknown(["ab/" + "0" * 30, "ab/" + "1" * 30]) == {"ab/" + "1" * 30}
     [claim] = stepped.ledger.claim()
     assert [one.sop_instance_uid for one in stepped.ledger.batch(claim.workflow_id)] == ["1.2.3.9.pg"], "what waited is sent"
+    assert [row.to_route for row in stepped.rows(sa.select(tables.instance.c.to_route))] == [False], "of what is here nothing is forwarded"
+    stepped.ruling = FixedRuling(forward_to=("archive",))
     stepped.receive(*exam())
     stepped.settle()
     assert stepped.state() == "analysed", "and new studies are read beside it"
+    assert Counter(one["kind"] for one in stepped.study()["deliveries"]) == {"sr": 1, "page": 1, "original": 4}
+    with pytest.raises(sa.exc.IntegrityError), previous.begin() as connection:
+        connection.execute(sa.update(tables.delivery).values(instance_id=99999))
 
 
 def test_every_study_of_many_is_found_by_what_it_was_found_by_before(previous: sa.Engine, tmp_path: Path) -> None:
@@ -189,8 +195,8 @@ def test_two_that_upgrade_at_once_wait_for_each_other(previous: sa.Engine) -> No
             )
         )
     assert [one.returncode for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
-    assert sorted(one.stdout.strip() for one in ended) == ["('0002', '0004')", "('0004', '0004')"]
-    assert parts.upgrade_database(config) == ("0004", "0004")
+    assert sorted(one.stdout.strip() for one in ended) == ["('0002', '0005')", "('0005', '0005')"]
+    assert parts.upgrade_database(config) == ("0005", "0005")
     engine = workflow_engine(engine_database(url))
     schema = None if engine.dialect.name == "sqlite" else "dbos"
     assert "workflow_status" in sa.inspect(engine).get_table_names(schema=schema)
@@ -210,7 +216,7 @@ def test_no_role_starts_on_an_older_schema_and_none_changes_it(previous: sa.Engi
         command_line = [sys.executable, "-m", "listener.cli", "--config", str(config), role]
         done = subprocess.run(command_line, capture_output=True, text=True, timeout=120, cwd=PROJECT)
         assert done.returncode == 1, (role, done.stdout, done.stderr)
-        assert "has schema 0002, this release needs 0004: run `fourview db upgrade`" in done.stderr and "Traceback" not in done.stderr
+        assert "has schema 0002, this release needs 0005: run `fourview db upgrade`" in done.stderr and "Traceback" not in done.stderr
     assert schema_revision(previous) == "0002"
     with previous.begin() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM lease").scalar_one() == 1, "no lease was taken"
