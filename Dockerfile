@@ -19,6 +19,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY listener listener
 COPY pipeline pipeline
 COPY store store
+COPY docs/site-acceptance.md docs/site-acceptance.md
+COPY deploy/orthanc deploy/orthanc
 RUN pip install ".${EXTRAS:+[${EXTRAS}]}"
 
 FROM ${BASE}

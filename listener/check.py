@@ -5,44 +5,30 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import httpx
+from importlib.util import find_spec
+from pathlib import Path
 
 from listener import parts
+from listener.check_doors import doors
+from listener.check_orthanc import MOST_APART_SECONDS, destinations
 from listener.config import Config
-from listener.config_http import is_loopback
-from listener.tls import BadCertificate
+from listener.finding import Finding
 from pipeline.model import ModelError
-from pipeline.send import Pacs, echo
 from store.condition import Facts
 from store.database import DatabaseAway, OldSchema
 from store.files import Files
 
-#: A clock that is further from the database's than this is told.
-MOST_APART_SECONDS = 5.0
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    ok: bool
-    what: str
-    remedy: str = ""
-
-
-def check(config: Config) -> list[Finding]:
-    """Look at configuration, database, disk, weights, destinations, and Orthanc's view of us."""
-    return [Finding(True, f"configuration {config.path}"), *_storage(config), _model(config), *_doors(config), *_destinations(config)]
-
-
-def _storage(config: Config) -> Iterator[Finding]:
+def check(config: Config) -> Iterator[Finding]:
+    """Look at configuration, database, disk, weights, our ports, destinations, and Orthanc's view of us; a finding at a time."""
+    yield Finding(True, f"configuration {config.path}")
+    facts = None
     try:
         parts.open_archive(config)
         yield Finding(True, "database, schema of this release")
-        yield from _hosts(parts.open_condition(config).facts())
+        facts = parts.open_condition(config).facts()
+        yield from _hosts(facts)
     except OldSchema as error:
         yield Finding(False, "database", str(error))
     except DatabaseAway as error:
@@ -50,6 +36,9 @@ def _storage(config: Config) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(False, "database", f"its folder cannot be made ({error.strerror}); see [store] database")
     yield from _spool(config)
+    yield from _model(config)
+    yield from doors(config, facts)
+    yield from destinations(config, listening=facts is None or bool(facts.living("receive")))
 
 
 def _spool(config: Config) -> Iterator[Finding]:
@@ -94,68 +83,19 @@ def _writable(what: str, files: Files) -> Finding:
     return Finding(True, f"{what} can be written")
 
 
-def _model(config: Config) -> Finding:
+def _model(config: Config) -> Iterator[Finding]:
+    """Whether the cards' weights can be used here, and what their hashes and self-tests say."""
     try:
         card = parts.check_model(config)
     except ModelError as error:
-        return Finding(False, "model", str(error))
-    return Finding(True, f"model {card.name} {card.version}" + ("" if card.trained else " (UNTRAINED)"))
-
-
-def _doors(config: Config) -> Iterator[Finding]:
-    if config.dicom.host in ("127.0.0.1", "::1", "localhost"):
-        yield Finding(
-            True, f"[dicom] host is {config.dicom.host}", "note: no other machine can send to us; set [dicom] host to change that"
-        )
-    yield from _http(config)
-
-
-def _http(config: Config) -> Iterator[Finding]:
-    """Who can reach what over HTTP. What a site may want so, behind a proxy or in a closed network, is a warning."""
-    http, users = config.http, len(config.users)
-    what = f"[http] host is {http.host}, {users} may log in" if users else f"[http] host is {http.host}, nobody has to log in"
-    if http.certificate:
-        try:
-            parts.certificate(config)
-        except BadCertificate as problem:
-            yield Finding(False, "TLS", str(problem))
-        else:
-            yield Finding(True, f"TLS with {http.certificate}")
-    if is_loopback(http.host):
-        yield Finding(True, what, "" if users else "note: whoever has an account on this machine can do what an admin may")
+        yield Finding(False, "model", str(error))
         return
-    warnings = []
-    if not users:
-        warnings.append("allow_unauthenticated: whoever reaches this address reads patient data and can do what an admin may")
-    if not http.certificate:
-        carried = "patient data and passwords" if users else "patient data"
-        warnings.append(f"no TLS: {carried} can be read on the way; set certificate and key, or keep the way to a proxy with TLS closed")
-    yield Finding(True, what, "\n     ".join(f"WARNING: {warning}" for warning in warnings))
+    yield Finding(True, f"model {card.name} {card.version}" + ("" if card.trained else " (UNTRAINED)"))
+    if card.weights is not None and find_spec("torch") is None:
+        yield Finding(True, "model: its self-test is not run, torch is not installed here", "only a host that works needs it")
+        return
+    from pipeline.model_check import check_model
 
-
-def _destinations(config: Config) -> Iterator[Finding]:
-    for pacs in config.pacs:
-        answer = echo(pacs, config.dicom.ae_title)
-        yield Finding(answer.ok, f"C-ECHO to {pacs.name} ({pacs.ae_title} at {pacs.host}:{pacs.port})", "" if answer.ok else answer.reason)
-        if pacs.url:
-            yield _orthanc_knows_us(pacs, config)
-
-
-def _orthanc_knows_us(pacs: Pacs, config: Config) -> Finding:
-    """Whether Orthanc's list of modalities has an entry with our AE title and port: without it nothing is routed to us."""
-    what = f"{pacs.name} knows us as a modality"
-    try:
-        auth = (pacs.user, pacs.password) if pacs.user else None
-        answer = httpx.get(f"{pacs.url.rstrip('/')}/modalities?expand", auth=auth, timeout=10, trust_env=False)
-        answer.raise_for_status()
-        known = answer.json().values()
-    except httpx.HTTPStatusError as error:
-        return Finding(False, what, f"{pacs.url} answers {error.response.status_code}: check user and password_file of this [[pacs]]")
-    except (httpx.HTTPError, ValueError, AttributeError) as error:
-        return Finding(False, what, f"{pacs.url} does not answer as Orthanc does ({type(error).__name__}): is it running, is url right?")
-    ours = [entry for entry in known if isinstance(entry, dict) and entry.get("AET") == config.dicom.ae_title]
-    if any(entry.get("Port") == config.dicom.port for entry in ours):
-        return Finding(True, what)
-    entry = f'"fourview": {{"AET": "{config.dicom.ae_title}", "Host": "...", "Port": {config.dicom.port}, "Timeout": 60}}'
-    wrong = "has our AE title with another port" if ours else "has no entry with our AE title"
-    return Finding(False, what, f"its DicomModalities {wrong}: write {entry}")
+    for path in dict.fromkeys((config.model.card, *(Path(rule.card) for rule in config.rules if rule.card))):
+        for found in check_model(path, device=config.model.device):
+            yield Finding(found.ok, f"model: {found.what}", found.remedy)

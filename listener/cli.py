@@ -2,7 +2,7 @@
 
 One function per command; each wires the parts, nothing else. The other commands lie beside: `cli_studies` (what people ask and decide
 of studies), `cli_deliveries`, `cli_rules` (why rules decide as they do), `cli_operation` (what a site runs every day), `cli_upkeep` (what
-came and what goes), `cli_setup` (configuration, database, model), `cli_users` (who may log in).
+came and what goes), `cli_setup` (configuration, database, model), `cli_orthanc` (the Orthanc beside us), `cli_users` (who may log in).
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from listener import cli_deliveries, cli_operation, cli_rules, cli_setup, cli_studies, cli_upkeep, cli_users, logs, parts
+from listener import cli_deliveries, cli_operation, cli_orthanc, cli_rules, cli_setup, cli_studies, cli_upkeep, cli_users, logs, parts
 from listener.config import Config, ConfigErrors
+from listener.connect import ConnectFailed
 from listener.desk import Desk
+from listener.init import InitFailed
+from listener.orthanc_rest import RestFailed
 from listener.serve import CannotServe, Role, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
 from listener.terminal import app, configuration
 from listener.tls import BadCertificate
@@ -40,7 +43,7 @@ from store.rows import Busy, UnknownStudy
 log = logging.getLogger(__name__)
 
 #: The modules whose commands belong to the program.
-COMMANDS = (cli_studies, cli_deliveries, cli_rules, cli_operation, cli_upkeep, cli_setup, cli_users)
+COMMANDS = (cli_studies, cli_deliveries, cli_rules, cli_operation, cli_upkeep, cli_setup, cli_orthanc, cli_users)
 
 #: What a command may fail with, in words that need no traceback.
 EXPECTED = (
@@ -55,6 +58,9 @@ EXPECTED = (
     OldSchema,
     BadCertificate,
     parts.SpoolAway,
+    InitFailed,
+    ConnectFailed,
+    RestFailed,
 )
 
 Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input closes.")]

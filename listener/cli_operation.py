@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import getpass
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
-from listener import check as acceptance
+from listener import check as kit
 from listener import reread
 from listener import status as in_trouble
+from listener.connect import ConnectFailed, chosen, shipped
 from listener.desk import Desk
 from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_findings, print_json
@@ -107,6 +111,45 @@ def acts(
 
 
 @app.command()
-def check(context: typer.Context, as_json: AsJson = False) -> None:
+def check(
+    context: typer.Context,
+    end_to_end: Annotated[bool, typer.Option("--end-to-end", help="Also send a synthetic exam through Orthanc; await its report.")] = False,
+    pacs: Annotated[str, typer.Option("--pacs", help="With --end-to-end: the [[pacs]], when several have a url.")] = "",
+    seconds: Annotated[float, typer.Option(min=1, help="With --end-to-end: within which the report must be back.")] = 300.0,
+    send: Annotated[bool, typer.Option("--send", help="With --end-to-end: Orthanc does not route here; ask it to send.")] = False,
+    set_values: Annotated[list[str] | None, typer.Option("--set", metavar="KEYWORD=VALUE", help="Of the exam, for rules that ask.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="With --end-to-end: leave the exam in Orthanc and here.")] = False,
+    write_exam: Annotated[Path | None, typer.Option(help="Only write such an exam, and a retake, into this folder.")] = None,
+    acceptance: Annotated[bool, typer.Option("--acceptance", help="Print the sheet by which people accept an installation.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Everything that a deployment can get wrong: configuration, database, weights, destinations, Orthanc's view of us."""
-    print_findings([(finding.ok, finding.what, finding.remedy) for finding in acceptance.check(configuration(context))], as_json)
+    if acceptance:
+        print(shipped("site-acceptance.md"), end="")
+        return
+    config = configuration(context)
+    if write_exam is not None:
+        _write_exam(write_exam, datetime.now(ZoneInfo(config.site.timezone)), set_values or [])
+        return
+    if not end_to_end:
+        print_findings(kit.check(config), as_json)
+        return
+    from listener.check_exam import Trial, changed_values
+    from listener.check_exam import end_to_end as travel
+
+    trial = Trial(seconds=seconds, send=send, keep=keep, changed=changed_values(set_values or []), person=getpass.getuser())
+    print_findings(chain(kit.check(config), travel(config, chosen(config, pacs), trial)), as_json)
+
+
+def _write_exam(folder: Path, now: datetime, set_values: list[str]) -> None:
+    from pydicom import dcmread
+
+    from listener import synthetic
+    from listener.check_exam import changed_values
+
+    try:
+        written = synthetic.write(folder, now, changed_values(set_values))
+    except OSError as error:
+        raise ConnectFailed(f"{folder}: the exam cannot be written ({error.strerror}); name a new folder") from error
+    print(f"{folder}: {', '.join(path.name for path in written)}")
+    print(f"study {dcmread(written[0], stop_before_pixels=True).StudyInstanceUID} of patient {synthetic.PATIENT_ID}, no real one")

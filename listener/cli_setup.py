@@ -6,12 +6,15 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from listener import init as first_configuration
 from listener import parts, rules_examples
-from listener.config import ConfigErrors
+from listener.config import ConfigErrors, load
+from listener.finding import Finding
+from listener.init import Answers, Interview
 from listener.terminal import AsJson, Reason, app, configuration, print_findings
 from pipeline.model import ModelError, read_card, write_demo_weights
 from store.study import version_number
@@ -30,6 +33,93 @@ def demo(folder: Annotated[Path, typer.Option(help="Where the demonstration keep
     from listener.demo import run_demo
 
     raise typer.Exit(run_demo(folder, out=sys.stdout))
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    path: Annotated[Path | None, typer.Argument(help="The file to write [as --config].")] = None,
+    ae_title: Annotated[str | None, typer.Option(help="AE title of Fourview [FOURVIEW].")] = None,
+    port: Annotated[str | None, typer.Option(help="DICOM port of Fourview [11112].")] = None,
+    senders: Annotated[str | None, typer.Option(help="Who may send: here (this machine only) or others [here].")] = None,
+    orthanc_url: Annotated[str | None, typer.Option(help="Orthanc's REST, or none [http://127.0.0.1:8042].")] = None,
+    user: Annotated[str | None, typer.Option(help="User there, or none [none].")] = None,
+    password_file: Annotated[str | None, typer.Option(help="File with the password [orthanc.password].")] = None,
+    pacs_ae_title: Annotated[str | None, typer.Option(help="Where results go, or none [what Orthanc says, else ORTHANC].")] = None,
+    pacs_host: Annotated[str | None, typer.Option(help="Its host [that of --orthanc-url].")] = None,
+    pacs_port: Annotated[str | None, typer.Option(help="Its DICOM port [what Orthanc says, else 4242].")] = None,
+    timezone: Annotated[str | None, typer.Option(help="As in Europe/London [this machine's].")] = None,
+    language: Annotated[str | None, typer.Option(help="Of results: en or ko [en].")] = None,
+    model_card: Annotated[str | None, typer.Option(help="The model card [weights/resnet50.toml if it is there].")] = None,
+    demo_weights: Annotated[bool, typer.Option("--demo-weights", help="UNTRAINED weights in its place; they are written now.")] = False,
+    accept_untrained: Annotated[bool, typer.Option("--accept-untrained", help="UNTRAINED results may be sent.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: what no option says is as in [brackets].")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there.")] = False,
+) -> None:
+    """Ask five questions and write a commented config.toml; with --yes it asks nothing."""
+    options = {
+        "ae_title": ae_title,
+        "port": port,
+        "senders": senders,
+        "orthanc_url": orthanc_url,
+        "user": user,
+        "password_file": password_file,
+        "pacs_ae_title": pacs_ae_title,
+        "pacs_host": pacs_host,
+        "pacs_port": pacs_port,
+        "timezone": timezone,
+        "language": language,
+        "model_card": first_configuration.DEMO if demo_weights else model_card,
+    }
+    said: dict[str, Any] = {"accept_untrained": True} if accept_untrained else {}
+    for name, option in options.items():
+        if option is not None:
+            try:
+                said[name] = first_configuration.valid(name, option)
+            except ValueError as error:
+                raise typer.BadParameter(str(error), param_hint=f"--{name.replace('_', '-')}") from None
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter(
+            "nobody can be asked here, standard input is no terminal: give it, and options for what is not as in the "
+            "[brackets] of `fourview init --help`",
+            param_hint="--yes",
+        )
+    path = path or context.obj or Path(os.environ.get("FOURVIEW_CONFIG", "config.toml"))
+    path = path / "config.toml" if path.is_dir() else path
+    if path.exists() and not replace:
+        raise first_configuration.exists(path)
+    folder = path.absolute().parent
+    zone = first_configuration.machine_zone(os.environ)
+    interview = Interview(said, folder, zone=zone, person=None if yes else _Terminal(), say=print)
+    answers = interview.answers()
+    for file, password in interview.secrets.items():
+        first_configuration.write(file, f"{password}\n", replace_old=False)
+    first_configuration.write(path, first_configuration.text(answers), replace_old=replace)
+    _next_steps(path, answers)
+
+
+class _Terminal:
+    """A person at the terminal."""
+
+    def prompt(self, question: str, default: str) -> str:
+        return str(typer.prompt(f"     {question}", default=default or None))
+
+    def password(self, question: str) -> str:
+        return str(typer.prompt(f"     {question}", hide_input=True))
+
+
+def _next_steps(path: Path, answers: Answers) -> None:
+    """What remains to be done; demonstration weights are written at once."""
+    load(path, {})  # it is what `config check` accepts, or this says why not
+    print(f"{path} is written, for its owner only: it must belong to the user that runs Fourview")
+    card = path.absolute().parent / answers.model_card
+    if answers.untrained and not card.is_file():
+        print(f"{write_demo_weights(card.parent)} (untrained: its numbers are meaningless)")
+    elif not card.is_file():
+        print(f"{card} is not there yet: weights/README.md says how to write a model card")
+    here = "" if path == Path("config.toml") else f" --config {path}"
+    steps = ["config check", "db upgrade", "serve", *(["orthanc connect"] if answers.orthanc_url else []), "check"]
+    print("next: " + ", ".join(f"`fourview{here} {step}`" for step in steps))
 
 
 @config_app.command("check")
@@ -65,7 +155,7 @@ def model_check(card: Path, as_json: AsJson = False) -> None:
     from pipeline.model_check import check_model
 
     findings = check_model(card)
-    print_findings([(finding.ok, finding.what, finding.remedy) for finding in findings], as_json)
+    print_findings([Finding(one.ok, one.what, one.remedy) for one in findings], as_json)
 
 
 @model_app.command("self-test")

@@ -31,10 +31,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage
 
 from listener.demo_exams import SOURCE, DemoDataMissing, exams, repairs_in_words
+from listener.reported import scores_of
 from listener.standin import StandIn
 from pipeline.model import ModelError, write_demo_weights
 from pipeline.send import Pacs, SendOutcome, send
-from store.study import HANGING_ORDER
 
 PROJECT = Path(__file__).parent.parent
 ORTHANC_CONFIGURATION = PROJECT / "deploy" / "orthanc" / "orthanc.json"
@@ -50,11 +50,6 @@ READY_SECONDS = 180
 RESULT_SECONDS = 300
 STOP_SECONDS = 20
 POLL_SECONDS = 0.2
-
-MEASUREMENT_GROUP = "125007"  # DCM, PS3.16 TID 1410
-TRACKING_IDENTIFIER = "112039"
-CERTAINTY_OF_FINDING = "111012"
-EQUIVALENT_MEANING = "121050"
 
 
 Say = Callable[[str], None]
@@ -81,14 +76,6 @@ class Ports:
             for probe in probes:
                 probe.bind((LOOPBACK, 0))
             return cls(*(probe.getsockname()[1] for probe in probes))
-
-
-@dataclass(frozen=True)
-class ViewScores:
-    """What one Measurement Group of the report says: the view ("L-CC"), and class to score in percent, highest first."""
-
-    view: str
-    percent: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -235,21 +222,6 @@ def orthanc_environment(folder: Path, ports: Ports) -> dict[str, str]:
     }
 
 
-def scores_of(report: Dataset) -> list[ViewScores]:
-    """Reads the scores of a Comprehensive SR (TID 1500) as any other program would, in hanging order."""
-    views = []
-    for group in _items(report, MEASUREMENT_GROUP):
-        view = next(str(item.TextValue) for item in group.ContentSequence if _concept(item) == TRACKING_IDENTIFIER)
-        percent = {}
-        for item in group.ContentSequence:
-            if _concept(item) == CERTAINTY_OF_FINDING:
-                name = next(str(part.TextValue) for part in item.ContentSequence if _concept(part) == EQUIVALENT_MEANING)
-                percent[name.rpartition(": ")[2]] = float(item.MeasuredValueSequence[0].NumericValue)
-        views.append(ViewScores(view, dict(sorted(percent.items(), key=lambda pair: -pair[1]))))
-    order = {view.value: number for number, view in enumerate(HANGING_ORDER)}
-    return sorted(views, key=lambda scores: order.get(scores.view, len(order)))
-
-
 def newest(results: Sequence[Dataset]) -> Result | None:
     """The latest report and the latest page; None until both are there."""
     chosen = {}
@@ -374,20 +346,6 @@ def _tell(exam: str, study_instance_uid: str, result: Result, folder: Path, say:
         in_words = ", ".join(f"{name} {percent:.2f} %" for name, percent in scores.percent.items())
         say(f"  {scores.view:5}  {next(iter(scores.percent), '-'):26}  ({in_words})")
     say(f"  result page: {png}")
-
-
-def _items(item: Dataset, concept: str) -> Iterator[Dataset]:
-    """The content items below `item` whose concept name is `concept`, depth first."""
-    for child in item.get("ContentSequence", ()):
-        if _concept(child) == concept:
-            yield child
-        else:
-            yield from _items(child, concept)
-
-
-def _concept(item: Dataset) -> str:
-    names = item.get("ConceptNameCodeSequence")
-    return str(names[0].CodeValue) if names else ""
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str], log: Path, started: ExitStack) -> subprocess.Popen[bytes]:

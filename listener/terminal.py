@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from listener.config import Config, load
+from listener.finding import Finding
 from listener.show import json_value, printable
 
 app = typer.Typer(
@@ -41,12 +42,17 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=json_value, ensure_ascii=False))
 
 
-def print_findings(findings: Sequence[tuple[bool, str, str]], as_json: bool) -> None:
-    """(ok, what was looked at, remedy), a line each; exit code 1 when one is not ok."""
+def print_findings(findings: Iterable[Finding], as_json: bool) -> None:
+    """Each as it comes, a line each and one for its remedy; JSON at the end. Exit code 1 when one is not ok."""
+    told = []
+    for one in findings:
+        told.append(one)
+        if not as_json:
+            seconds = "" if one.seconds is None else f" ({one.seconds:.1f} s)"
+            print(printable(f"{'ok  ' if one.ok else 'FAIL'} {one.what}{seconds}"), flush=True)
+            if one.remedy:
+                print(printable(f"     {one.remedy}"), flush=True)
     if as_json:
-        print_json([{"ok": ok, "what": what, "remedy": remedy} for ok, what, remedy in findings])
-    else:
-        for ok, what, remedy in findings:
-            print(printable(f"{'ok  ' if ok else 'FAIL'} {what}") + (printable(f"\n     {remedy}") if remedy else ""))
-    if not all(ok for ok, _, _ in findings):
+        print_json([one.as_json() for one in told])
+    if not all(one.ok for one in told):
         raise typer.Exit(1)

@@ -175,6 +175,22 @@ def echo(pacs: Pacs, our_ae_title: str) -> Echo:
     return Echo(ok=False, reason=f"{_name(pacs)} accepted the association, but C-ECHO got {_hex(status)}")
 
 
+@dataclass(frozen=True)
+class Negotiated:
+    """The (SOP class, transfer syntax) pairs that a destination accepts; without an association none, and the reason."""
+
+    accepted: frozenset[tuple[str, str]]
+    reason: str = ""
+
+
+def negotiate(pacs: Pacs, our_ae_title: str, contexts: Sequence[tuple[str, str]]) -> Negotiated:
+    """What the destination would take, by negotiation alone (PS3.8 7.1.1.13). `contexts` as in `_associate`."""
+    with _associate(pacs, our_ae_title, contexts) as link:
+        if link.assoc is None:
+            return Negotiated(frozenset(), link.reason)
+        return Negotiated(frozenset((str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in link.assoc.accepted_contexts))
+
+
 def find_instance(pacs: Pacs, our_ae_title: str, *, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Found:
     """C-FIND, Study Root, IMAGE level (PS3.4 C.4.1). A proof that the UID is known there, not that the bytes are."""
     query = Dataset()

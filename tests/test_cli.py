@@ -160,7 +160,9 @@ def test_a_folder_that_cannot_be_used_is_said_in_words(config: Path, tmp_path: P
         "clock:": True,
         "files": False,
         "model": True,
+        "model:": True,
         "[dicom]": True,
+        "port": True,
         "[http]": True,
         "C-ECHO": False,
     }

@@ -21,6 +21,7 @@ from results_made import report as structured_report
 
 from listener import config, demo
 from listener.demo_exams import EXAMS, REPAIRS, DemoDataMissing, exams, sources
+from listener.reported import scores_of
 from listener.standin import StandIn
 from pipeline.report import build
 from pipeline.send import Pacs, SendOutcome, send
@@ -131,7 +132,7 @@ def test_configuration_is_valid(tmp_path: Path, url: str) -> None:
 
 
 def test_scores_are_read_from_the_report_as_it_was_written() -> None:
-    scores = demo.scores_of(build(made_report())[0].ds)
+    scores = scores_of(build(made_report())[0].ds)
     assert [one.view for one in scores] == [view.value for view in HANGING_ORDER]
     for one, view in zip(scores, HANGING_ORDER, strict=True):
         written = dict(zip(("Mass", "Calcification", "Architectural/Asymmetry", "Normal"), PROBABILITIES[view], strict=True))

@@ -1,0 +1,160 @@
+"""Orthanc's REST as its administrator uses it (Orthanc Book, "REST API of Orthanc"): who it is, whom it knows, what it does with a study.
+
+Images and confirmations go by DIMSE and DICOMweb (`pipeline.send`, `pipeline.orthanc`); this is for the commands that set up and check.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+SECONDS = 10.0
+
+#: HTTP status -> what it means when Orthanc answers it.
+_WORDS = {
+    401: "it refuses our user or password; compare user and password_file of its [[pacs]] with RegisteredUsers of its configuration (while "
+    "RemoteAccessAllowed is false there, all but its own machine are refused in the same way)",
+    403: "it does not let our user do this (an authorization plug-in, a Lua filter or a proxy before it)",
+    404: "it does not know that",
+    405: "it, or a proxy before it, allows only to read",
+}
+
+
+_NO_ORTHANC = "answers, but not as Orthanc does: write the address of Orthanc's REST, whose port is 8042 unless it was changed"
+
+
+class RestFailed(Exception):
+    """Orthanc did not do what was asked; the message says why and what to look at. `status`: of HTTP, 0 when there was no answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class System:
+    """What Orthanc says of itself (`/system`)."""
+
+    name: str
+    version: str
+    ae_title: str
+    port: int  # of DICOM
+
+
+class OrthancRest:
+    """One Orthanc. Every method raises RestFailed, whose text names the address and never the password. A context manager."""
+
+    def __init__(self, url: str, user: str = "", password: str = "", *, seconds: float = SECONDS) -> None:
+        self.url = url.rstrip("/")
+        # No proxy of the environment: a PACS is in the house.
+        self._http = httpx.Client(auth=(user, password) if user else None, timeout=seconds, trust_env=False)
+
+    def __enter__(self) -> OrthancRest:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._http.close()
+
+    def system(self) -> System:
+        """Who answers; fails when that is no Orthanc."""
+        try:
+            said = self.get("/system")
+        except RestFailed as failed:
+            raise RestFailed(f"{self.url} {_NO_ORTHANC}", 404) if failed.status == 404 else failed from None
+        try:
+            return System(str(said["Name"]), str(said["Version"]), str(said["DicomAet"]), int(said["DicomPort"]))
+        except (KeyError, TypeError, ValueError):
+            raise RestFailed(f"{self.url} {_NO_ORTHANC}") from None
+
+    def is_dicomweb(self) -> bool:
+        """Whether QIDO-RS (PS3.18 10.6) answers here, of Orthanc or of another."""
+        try:
+            return self._http.get(f"{self.url}/dicom-web/studies?limit=1", headers={"Accept": "application/dicom+json"}).is_success
+        except httpx.HTTPError:
+            return False
+
+    def now(self) -> datetime:
+        """Orthanc's clock, to the second."""
+        said = self._ask("GET", "/tools/now").text.strip()
+        try:
+            return datetime.strptime(said, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        except ValueError:
+            raise RestFailed(f"{self.url}/tools/now does not answer with a time") from None
+
+    def modalities(self) -> dict[str, dict[str, Any]]:
+        """Orthanc's DicomModalities, by their names."""
+        known = self.get("/modalities?expand")
+        if not isinstance(known, dict) or not all(isinstance(one, dict) for one in known.values()):
+            raise RestFailed(f"{self.url}/modalities does not answer as Orthanc does: is it older than 1.10?")
+        return known
+
+    def echo(self, modality: str, seconds: int) -> None:
+        """Has Orthanc send a C-ECHO to one of its modalities."""
+        self.post(f"/modalities/{modality}/echo", {"Timeout": seconds})
+
+    def lua(self, script: str) -> str:
+        """What a script prints inside Orthanc; it allows that only with ExecuteLuaEnabled (status 403)."""
+        return self._ask("POST", "/tools/execute-script", content=script.encode()).text.strip()
+
+    def get(self, path: str) -> Any:
+        """The JSON at `path`."""
+        return self._json(self._ask("GET", path))
+
+    def post(self, path: str, body: Any) -> Any:
+        """POST of JSON, or of bytes as they are; the JSON of the answer."""
+        return self._json(self._ask("POST", path, **({"content": body} if isinstance(body, bytes) else {"json": body})))
+
+    def put(self, path: str, body: Any) -> None:
+        """PUT of JSON."""
+        self._ask("PUT", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """DELETE; what is not there is gone already."""
+        try:
+            self._ask("DELETE", path)
+        except RestFailed as failed:
+            if failed.status != 404:
+                raise
+
+    def file(self, instance: str) -> bytes:
+        """The Part 10 file of an instance, by Orthanc's own id."""
+        return self._ask("GET", f"/instances/{instance}/file").content
+
+    def find(self, level: str, **query: str) -> list[dict[str, Any]]:
+        """Expanded answers of /tools/find; `query` by DICOM keywords."""
+        found = self.post("/tools/find", {"Level": level, "Query": query, "Expand": True})
+        if not isinstance(found, list):
+            raise RestFailed(f"{self.url}/tools/find does not answer as Orthanc does")
+        return found
+
+    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, self.url + path, **more)
+        except httpx.HTTPError as error:
+            raise RestFailed(f"{self.url} does not answer ({type(error).__name__}): is Orthanc running, is the address right?") from None
+        if answer.is_success:
+            return answer
+        status = answer.status_code
+        raise RestFailed(
+            f"{self.url} answers {status} to {method} {path.partition('?')[0]}: {_WORDS.get(status, _details(answer))}", status
+        )
+
+    def _json(self, answer: httpx.Response) -> Any:
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            raise RestFailed(f"{self.url} {_NO_ORTHANC}") from None
+
+
+def _details(answer: httpx.Response) -> str:
+    """Orthanc's own words (HttpDescribeErrors); its log says more."""
+    try:
+        said = answer.json()
+        words = said.get("Details") or said.get("Message")
+    except (ValueError, AttributeError):
+        words = None
+    return f"{words}; its log says more" if words else "see its log"
