@@ -102,7 +102,7 @@ def texts() -> Iterator[tuple[Path, str]]:
 
 def test_every_document_that_is_named_is_here() -> None:
     here = {path.name for path, _ in texts()}
-    named = {(name(path), found) for path, text in texts() for found in re.findall(r"\b[A-Za-z_]\w*\.md\b", text)}
+    named = {(name(path), found) for path, text in texts() for found in re.findall(r"\b[A-Za-z_][\w-]*\.md\b", text)}
     assert {(where, found) for where, found in named if found not in here} == set()
 
 
