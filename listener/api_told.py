@@ -341,12 +341,22 @@ class Model(BaseModel):
     card: str
 
 
+class ConfigurationInForce(BaseModel):
+    """By which configuration a process works."""
+
+    hash: str = Field(description="equal for processes that decide alike")
+    since: datetime
+    complaints: list[str] = Field(description="why the file as it is now is refused")
+    waiting: list[str] = Field(description="keys of the file that count when the process is started again")
+
+
 class LivingProcess(BaseModel):
     """A process that lives."""
 
     process: str
     role: str
     started_at: datetime | None
+    configuration: ConfigurationInForce | None = Field(description="null: the process is of an earlier release")
 
 
 class Count(BaseModel):

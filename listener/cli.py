@@ -2,32 +2,56 @@
 
 One function per command; each wires the parts, nothing else. The other commands lie beside: `cli_studies` (what people ask and decide
 of studies), `cli_deliveries`, `cli_rules` (why rules decide as they do), `cli_operation` (what a site runs every day), `cli_upkeep` (what
-came and what goes), `cli_setup` (configuration, database, model), `cli_orthanc` (the Orthanc beside us), `cli_users` (who may log in).
+came and what goes), `cli_setup` (configuration, database, model), `cli_reload` (the configuration while it runs), `cli_orthanc` (the
+Orthanc beside us), `cli_users` (who may log in).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import version as package_version
-from typing import Annotated
-from zoneinfo import ZoneInfo
+from typing import Annotated, Any
 
 import typer
 
-from listener import cli_deliveries, cli_operation, cli_orthanc, cli_rules, cli_setup, cli_studies, cli_upkeep, cli_users, logs, parts
+from listener import (
+    cli_deliveries,
+    cli_operation,
+    cli_orthanc,
+    cli_reload,
+    cli_rules,
+    cli_setup,
+    cli_studies,
+    cli_upkeep,
+    cli_users,
+    logs,
+    parts,
+)
 from listener.config import Config, ConfigErrors
 from listener.connect import ConnectFailed
-from listener.desk import Desk
+from listener.handed import Handed
 from listener.init import InitFailed
 from listener.orthanc_rest import RestFailed
-from listener.serve import CannotServe, Role, end_with_parent, exclusive, first_free, probe_port, supervise, until_told_to_stop
-from listener.terminal import app, configuration
+from listener.reload import Current, checked_by
+from listener.serve import (
+    CannotServe,
+    Role,
+    end_with_parent,
+    exclusive,
+    first_free,
+    probe_port,
+    reload_on_hangup,
+    supervise,
+    until_told_to_stop,
+)
+from listener.status import configuration_notices
+from listener.terminal import app
 from listener.tls import BadCertificate
 from pipeline.chores import do_chores
 from pipeline.figures import Figures
@@ -43,7 +67,7 @@ from store.rows import Busy, UnknownStudy
 log = logging.getLogger(__name__)
 
 #: The modules whose commands belong to the program.
-COMMANDS = (cli_studies, cli_deliveries, cli_rules, cli_operation, cli_upkeep, cli_setup, cli_orthanc, cli_users)
+COMMANDS = (cli_studies, cli_deliveries, cli_rules, cli_operation, cli_upkeep, cli_setup, cli_reload, cli_orthanc, cli_users)
 
 #: What a command may fail with, in words that need no traceback.
 EXPECTED = (
@@ -64,6 +88,7 @@ EXPECTED = (
 )
 
 Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input closes.")]
+HandedDown = Annotated[int | None, typer.Option("--handed", hidden=True, help="The descriptor of the configuration from the parent.")]
 
 
 def main() -> None:
@@ -88,18 +113,30 @@ def _first_line(error: Exception) -> str:
 @app.command()
 def serve(context: typer.Context) -> None:
     """Receive, work and answer: everything on this host, in one command."""
-    config = configuration(context)
-    logs.configure(json=not sys.stderr.isatty())
+    current, stopped = _begin(context)
+    config = current.config
     parts.check_model(config)
     parts.certificate(config)
-    stopped = until_told_to_stop()
     with exclusive(parts.data_folder(config) / f"{socket.gethostname()}-serve.lock", "fourview serve"):
         probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
         probe_port(config.http.host, config.http.port, "[http] port")
         parts.wait_for_database(config, stopped, create=True)
         parts.open_files(config)
         roles = [*_receivers(config), *_workers(config), Role("web", ["--config", str(config.path), "web", "--child"])]
-        supervise(roles, stopped=stopped, on_death=_tell_death(config))
+        current.watch(stopped, checked_by(parts.check_model))
+        supervise(roles, handed=current.hand_on(), stopped=stopped, on_death=_tell_death(config))
+
+
+def _begin(context: typer.Context, handed: int | None = None) -> tuple[Current, threading.Event]:
+    """The configuration of a service and its end. `handed`: the descriptor of what its supervisor hands to it."""
+    current = Current(context.obj, os.environ, Handed(handed) if handed is not None else None)
+    logs.configure(json=not sys.stderr.isatty())
+    stopped = until_told_to_stop()
+    if handed is None:
+        reload_on_hangup(current.ask)
+    else:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor reads the file, and is told by the same means
+    return current, stopped
 
 
 def _receivers(config: Config) -> list[Role]:
@@ -135,17 +172,20 @@ def _tell_death(config: Config) -> Callable[[str, threading.Event], None]:
 def receive(
     context: typer.Context,
     child: Child = False,
+    handed: HandedDown = None,
     shared_port: Annotated[bool, typer.Option("--shared-port", hidden=True, help="Share the port with other receivers.")] = False,
 ) -> None:
     """Receive by C-STORE, keep, and answer: as many processes on one port as [dicom] receivers says."""
     from listener.scp import CannotListen, StorageScp
 
-    config, stopped = _role(context, child)
+    current, stopped = _role(context, child, handed)
+    config = current.config
     if not child:
         parts.image_kinds(config)
         parts.open_files(config)
         probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
-        supervise(_receivers(config), stopped=stopped)
+        current.watch(stopped, checked_by(parts.image_kinds))
+        supervise(_receivers(config), handed=current.hand_on(), stopped=stopped)
         return
     archive, claims, files = parts.open_archive(config), parts.open_claims(config), parts.open_files(config)
     figures = Figures()
@@ -155,29 +195,47 @@ def receive(
         port=config.dicom.port,
         archive=archive,
         files=files,
-        accept_from=config.dicom.accept_from,
-        max_associations=config.dicom.max_associations,
-        image_kinds=parts.image_kinds(config),
-        strict=config.dicom.strict,
         reuse_port=shared_port,
         figures=figures,
+        **_accepted(config),
     )
+
+    def prepare(config: Config) -> Callable[[], None]:
+        accepted = _accepted(config)
+
+        def put_into_force() -> None:
+            files.min_free_bytes = parts.min_free_bytes(config)
+            scp.accept(**accepted)
+
+        return put_into_force
+
     with first_free(parts.data_folder(config), "receive") as index:
         try:
             scp.start()
         except CannotListen as error:
             raise CannotServe(str(error)) from error
+        current.watch(stopped, prepare)
         process = parts.process_name("receive", index)
-        _live(claims, process, "receive", figures, stopped)
+        _live(current, claims, process, "receive", figures, stopped)
         scp.shutdown()
         _leave(claims, process)
 
 
-def _live(claims: Claims, process: str, role: str, figures: Figures, stopped: threading.Event) -> None:
+def _accepted(config: Config) -> dict[str, Any]:
+    """What a receiver takes from whom. Raises ModelError."""
+    return {
+        "accept_from": config.dicom.accept_from,
+        "max_associations": config.dicom.max_associations,
+        "image_kinds": parts.image_kinds(config),
+        "strict": config.dicom.strict,
+    }
+
+
+def _live(current: Current, claims: Claims, process: str, role: str, figures: Figures, stopped: threading.Event) -> None:
     """Renew the lease of this process until `stopped`."""
     while True:
         try:
-            claims.beat(process, role, figures.snapshot(), figures.alive_seconds())
+            current.beat(claims, process, role, figures)
         except DatabaseAway:
             # C-STORE answers 0xA700 meanwhile; the next beat tries again.
             log.warning("database not reachable role=%s", role)
@@ -194,20 +252,27 @@ def _leave(claims: Claims, process: str) -> None:
 def work(
     context: typer.Context,
     child: Child = False,
+    handed: HandedDown = None,
     life: Annotated[str, typer.Option("--life", hidden=True, help="The name of this run, by which its death is told.")] = "",
 ) -> None:
     """Read images, write results, send them: as many worker processes as [work] workers says."""
-    config, stopped = _role(context, child)
+    current, stopped = _role(context, child, handed)
+    config = current.config
     if not child:
         parts.check_model(config)
         parts.open_files(config)
-        supervise(_workers(config), stopped=stopped, on_death=_tell_death(config))
+        current.watch(stopped, checked_by(parts.check_model))
+        supervise(_workers(config), handed=current.hand_on(), stopped=stopped, on_death=_tell_death(config))
         return
+    from listener.workplace import Workplace  # the workflow engine is slow to import, and a supervisor does not need it
+
     with first_free(parts.data_folder(config), "work") as index:
-        worker = parts.make_worker(config, index=index, life=life)
+        place = Workplace(config, index=index, life=life, beat=current.beat)
+        worker = place.worker
         finished = False
         try:
             worker.start()
+            current.watch(stopped, place.prepare)
             worker.run(stopped)
         finally:
             # Whatever ends it, what it has in hand goes back first: only a death that gives no time for that is a crash.
@@ -218,20 +283,14 @@ def work(
 
 
 @app.command()
-def web(context: typer.Context, child: Child = False) -> None:
+def web(context: typer.Context, child: Child = False, handed: HandedDown = None) -> None:
     """Answer pages, JSON API, DICOMweb, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
-    from listener import api, dashboard, dropped, stow
-    from listener.keeping import kept_for
-    from listener.metrics import exposition
-    from listener.on_demand import Reader
-    from listener.pages import Pages
-    from listener.pictures import Pictures
-    from listener.reference_api import create_router
-    from listener.web import CannotListen, create_app, run
+    from listener.answering import Answering
+    from listener.web import CannotListen, run
 
-    config, stopped = _role(context, child)
-    desk, search = Desk(config), parts.open_search(config)
-    files = parts.open_files(config)
+    current, stopped = _role(context, child, handed)
+    config = current.config
+    search, claims, figures = parts.open_search(config), parts.open_claims(config), Figures()
 
     def ready() -> list[str]:
         roles = {"receive": "no receiver is running", "work": "no worker with a loaded model is running"}
@@ -241,47 +300,27 @@ def web(context: typer.Context, child: Child = False) -> None:
             log.error("database not reachable reason=%r", str(error.orig))
             return ["the database does not answer"]
 
-    watch, claims = parts.open_watch(config), parts.open_claims(config)
-    metrics = exposition(watch.condition.facts, watch.free_bytes, watch.limits.min_free_bytes, package_version("fourview"))
-    entrance = stow.Entrance(
-        archive=parts.open_archive(config),
-        files=files,
-        kept=kept_for(parts.image_kinds(config)),
-        ae_title=config.dicom.ae_title,
-        strict=config.dicom.strict,
-    )
-    reader = Reader(config, parts.open_on_demand(config), files, parts.site_policy(config), entrance.figures, stopped)
-    people = dashboard.create_router(
-        desk,
-        Pictures(search, files),
-        Pages(zone=ZoneInfo(config.site.timezone), language=config.site.language, version=package_version("fourview")),
-    )
-    application = create_app(
-        results=search,
-        file_path=files.path,
-        ready=ready,
-        metrics=metrics,
-        entrance=entrance if config.http.stow else None,
-        routers=[
-            create_router(reader, ready),
-            dropped.create_router(reader, files, entrance.figures),
-            api.create_router(desk, stopped),
-            people,
-        ],
-        access=parts.access(config),
-    )
+    condition = parts.open_condition(config)
+
+    def notices() -> list[str]:
+        with suppress(DatabaseAway):
+            return configuration_notices(condition.processes())
+        return []
+
+    answering = Answering(config, figures, stopped, ready=ready, notices=notices)
     with first_free(parts.data_folder(config), "web") as index:
         process = parts.process_name("web", index)
         beside = [
-            threading.Thread(target=_live, args=[claims, process, "web", entrance.figures, stopped], daemon=True),
+            threading.Thread(target=_live, args=[current, claims, process, "web", figures, stopped], daemon=True),
             # People must be told that no worker runs: no worker does it.
-            threading.Thread(target=do_chores, args=[watch.chores(), parts.open_chores(config), process, stopped], daemon=True),
+            threading.Thread(target=do_chores, args=[answering.chores, parts.open_chores(config), process, stopped], daemon=True),
         ]
         for one in beside:
             one.start()
+        current.watch(stopped, answering.prepare)
         try:
             run(
-                application,
+                answering,
                 config.http.host,
                 config.http.port,
                 stopped,
@@ -294,19 +333,17 @@ def web(context: typer.Context, child: Child = False) -> None:
             stopped.set()
             beside[0].join()
             _leave(claims, process)
-        if reader.fetching:
+        if answering.fetching:
             logging.shutdown()
             os._exit(0)  # threads that Orthanc keeps waiting would be waited for
 
 
-def _role(context: typer.Context, child: bool) -> tuple[Config, threading.Event]:
-    config = configuration(context)
-    logs.configure(json=not sys.stderr.isatty())
+def _role(context: typer.Context, child: bool, handed: int | None) -> tuple[Current, threading.Event]:
+    current, stopped = _begin(context, handed)
     if child:
-        end_with_parent()
-    stopped = until_told_to_stop()
-    parts.wait_for_database(config, stopped)
-    return config, stopped
+        end_with_parent(current.ask)
+    parts.wait_for_database(current.config, stopped)
+    return current, stopped
 
 
 if __name__ == "__main__":

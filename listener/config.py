@@ -69,6 +69,7 @@ class Site(Table):
     timezone: TimeZone = "Europe/London"
     language: Literal["en", "ko"] = "en"
     heat_map_on_page: bool = False
+    reload_on_change: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,13 +242,19 @@ class _Source:
         return f"{self.path}:{self.lines.get(location, 1)}"
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """Read `path`, else the file that FOURVIEW_CONFIG names, else ./config.toml; raises ConfigErrors with every complaint at once.
+def located(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """`path`, else the file that FOURVIEW_CONFIG names, else ./config.toml."""
+    return path or Path(environ.get(_CONFIG_VARIABLE) or _DEFAULT_PATH)
+
+
+def load(path: Path | None, environ: Mapping[str, str], *, text: str | None = None) -> Config:
+    """Read the file that is `located`; raises ConfigErrors with every complaint at once. `text`: what stood in it when it was `read`.
 
     Paths in the file are relative to its folder. Files of passwords and tokens are read here, once.
     """
-    path = path or Path(environ.get(_CONFIG_VARIABLE) or _DEFAULT_PATH)
-    text = _read(path)
+    path = located(path, environ)
+    if text is None:
+        text = read(path)
     try:
         written = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -342,7 +349,14 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
     )
 
 
-def _read(path: Path) -> str:
+def line_of(text: str, table: str, key: str) -> int:
+    """The line, from 1, on which `key` of the single `table` stands in a file that could be loaded; 1 when it stands nowhere."""
+    lines = _lines(text)
+    return lines.get((table, key)) or lines.get((table,), 1)
+
+
+def read(path: Path) -> str:
+    """The text of a configuration file. Raises ConfigErrors."""
     try:
         # Editors on Windows put a byte order mark in front.
         return path.read_text(encoding="utf-8-sig")

@@ -40,6 +40,9 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "fourview_paused": ("1 while a person has paused it", ("what",)),
     "fourview_alerts": ("Alerts that stand", ("kind",)),
     "fourview_alerts_untold": ("Alerts that the webhook did not take yet", ()),
+    "fourview_config_info": ("The configuration by which a process works, as a label; always 1", ("process", "hash")),
+    "fourview_config_loaded_timestamp_seconds": ("When it took that", ("process",)),
+    "fourview_config_refused": ("1 while it refuses its configuration file as it is now", ("process",)),
     "fourview_reconciled_timestamp_seconds": ("When the comparison with the PACS was done last; absent before the first", ()),
 }
 #: What processes count: name -> (what it is, the label beside `process`). Counters end in _total, summaries have _sum and _count.
@@ -48,6 +51,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "fourview_instances_ignored": ("Instances of which only a row is kept, by the reason", "reason"),
     "fourview_images_on_demand": ("Images that a person asked for by the replaced system's interface, by what became of them", "outcome"),
     "fourview_files_dropped": ("Files that a person gave to be read, by what became of them", "outcome"),
+    "fourview_config_reloads": ("Times that the configuration file was read anew: taken, unchanged, refused", "outcome"),
     "fourview_objects_sent": ("Results and forwarded images offered to a destination, by its answer", "outcome"),
 }
 SUMMARIES: dict[str, tuple[str, str]] = {
@@ -123,6 +127,10 @@ def _of_facts(facts: Facts) -> Iterator[Metric]:
             kinds[(one["kind"],)] = kinds.get((one["kind"],), 0) + 1
     yield _gauge("fourview_alerts", kinds)
     yield _gauge("fourview_alerts_untold", {(): sum(one["due_at"] is not None and one["tries"] > 0 for one in facts.alerts)})
+    configured = {(one.process,): one.configured for one in facts.processes if one.alive and one.configured is not None}
+    yield _gauge("fourview_config_info", {(*name, one.hash): 1 for name, one in configured.items()})
+    yield _gauge("fourview_config_loaded_timestamp_seconds", {name: one.since.timestamp() for name, one in configured.items()})
+    yield _gauge("fourview_config_refused", {name: bool(one.complaints) for name, one in configured.items()})
     done = facts.reconciled_at
     yield _gauge("fourview_reconciled_timestamp_seconds", {(): done.timestamp()} if done is not None else {})
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from listener.config import Config
-from pipeline.gate import Gate
-from pipeline.model import ModelCard, check_weights, identity, load_classifier, read_card, resolve_engine
+from pipeline.model import ModelCard, check_weights, identity, read_card, resolve_engine
 from store.accounting import Accounting
 from store.acts import Acts
 from store.alerts import Alerts, Limits
@@ -55,8 +53,6 @@ if TYPE_CHECKING:
     from listener.door import Access
     from listener.tls import Certificate
     from pipeline.alert import Watch
-    from pipeline.chores import Chore
-    from pipeline.work import Worker
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +101,10 @@ def open_archive(config: Config) -> Archive:
     return Archive(_writer(config))
 
 
-def open_claims(config: Config) -> Claims:
+def open_claims(config: Config, *, apart: bool = True) -> Claims:
     """The leases of processes; raises OldSchema like `open_archive`."""
     # With connections of its own: however many others wait for one, a process that lives must be able to say so.
-    return Claims(_current(write_engine(config.store.database)))
+    return Claims(_current(write_engine(config.store.database)) if apart else _writer(config))
 
 
 def open_accounting(config: Config) -> Accounting:
@@ -214,8 +210,14 @@ def open_condition(config: Config) -> Condition:
 
 def alert_limits(config: Config) -> Limits:
     """From when on people are told."""
-    floor = int(config.store.min_free_gib * GIB)
-    return Limits(waiting_minutes=config.alert.waiting_minutes, silent_hours=config.alert.silent_hours, min_free_bytes=floor)
+    return Limits(
+        waiting_minutes=config.alert.waiting_minutes, silent_hours=config.alert.silent_hours, min_free_bytes=min_free_bytes(config)
+    )
+
+
+def min_free_bytes(config: Config) -> int:
+    """Below so much free space nothing is received."""
+    return int(config.store.min_free_gib * GIB)
 
 
 def open_watch(config: Config) -> Watch:
@@ -243,7 +245,7 @@ def open_files(config: Config) -> Files:
             "good, make the folder `incoming` in it; `fourview reprocess --from-orthanc` fetches images again"
         )
     try:
-        return Files(config.store.files, min_free_bytes=int(config.store.min_free_gib * GIB), database_folder=database_folder(url))
+        return Files(config.store.files, min_free_bytes=min_free_bytes(config), database_folder=database_folder(url))
     except OSError as error:
         raise _no_folder(config.store.files, error) from error
 
@@ -325,19 +327,25 @@ def policy(config: Config, path: str = "") -> Policy:
     )
 
 
-def site_policy(config: Config) -> Callable[[], Policy]:
-    """A function that returns the site's policy, read once, when it is first asked for: what needs no model starts without its card."""
+def site_policy(config: Config, before: Callable[[], Policy] | None = None) -> Callable[[], Policy]:
+    """A function that returns the site's policy, read once, when it is first asked for: what needs no model starts without its card.
+    `before`: the one of the configuration before, whose card is kept."""
     found: list[Policy] = []
 
     def read() -> Policy:
         if not found:
-            found.append(policy(config))
+            found.append(policy(config) if before is None else with_card_of(before(), policy(config)))
         return found[0]
 
     return read
 
 
-def _changed_at(path: str) -> float:
+def with_card_of(before: Policy, after: Policy) -> Policy:
+    """`after`, with what the site's card says as it was `before`: its model is loaded, whatever the card has become meanwhile."""
+    return replace(after, model=before.model, image_kinds=before.image_kinds, exclude_implants=before.exclude_implants)
+
+
+def changed_at(path: str) -> float:
     """When the file of a card that a rule or a person names was changed; the site's own is read once."""
     try:
         return Path(path).stat().st_mtime if path else 0.0
@@ -353,9 +361,9 @@ class _Policies(Mapping[str, Policy]):
         self._read: dict[str, tuple[float, Policy]] = {}
 
     def __getitem__(self, path: str) -> Policy:
-        changed_at = _changed_at(path)
-        if self._read.get(path, (None,))[0] != changed_at:
-            self._read[path] = (changed_at, policy(self._config, path))
+        stamp = changed_at(path)
+        if self._read.get(path, (None,))[0] != stamp:
+            self._read[path] = (stamp, policy(self._config, path))
         return self._read[path][1]
 
     def __iter__(self) -> Iterator[str]:
@@ -379,90 +387,9 @@ def installation(config: Config, archive: Archive) -> Installation:
     )
 
 
-def make_worker(config: Config, *, index: int, life: str = "") -> Worker:
-    """A worker with its model loaded and warm; raises ModelError. `index` tells the workers of this host apart, `life` the runs of one."""
-    from pipeline.chores import Chore
-    from pipeline.decode import Decoder
-    from pipeline.upkeep import JANITOR_SECONDS, RETENTION_SECONDS, ROOM_SECONDS, make_room, retire, tidy
-    from pipeline.work import Worker
-    from pipeline.workshop import LoadedModel, Workshop
-
-    engine = _writer(config)
-    archive = Archive(engine)
-    files = open_files(config)
-    site = policy(config)
-    loaded: dict[str, tuple[float, LoadedModel]] = {}
-
-    def load(path: str) -> LoadedModel:
-        changed_at = _changed_at(path)
-        if path not in loaded or loaded[path][0] != changed_at:
-            card = read_card(Path(path) if path else config.model.card)
-            classifier = load_classifier(card, allow_untrained=config.model.allow_untrained, device=config.model.device)
-            loaded[path] = (changed_at, LoadedModel(identity=site.of(path).model, classifier=classifier, size=card.input_size))
-        return loaded[path][1]
-
-    for path in ("", *sorted({rule.card for rule in config.rules if rule.card})):
-        load(path)  # now, and not at the first patient's expense
-    retention = open_retention(config)
-    chores = (
-        Chore(name="room", every_seconds=ROOM_SECONDS, abandoned_seconds=5 * ROOM_SECONDS, do=partial(make_room, retention, files)),
-        Chore(name="retention", every_seconds=RETENTION_SECONDS, do=partial(retire, retention, files)),
-        Chore(name="janitor", every_seconds=JANITOR_SECONDS, do=partial(tidy, retention, files)),
-    )
-    book = Chores(engine)
-    shop = Workshop(
-        archive=archive,
-        scoring=Scoring(engine),
-        claims=Claims(engine),
-        ledger=Ledger(engine),
-        chore_book=book,
-        files=files,
-        policy=site,
-        rules=config.rules,
-        pacs=config.pacs,
-        installation=installation(config, archive),
-        timezone=ZoneInfo(config.site.timezone),
-        load=load,
-        decoder=Decoder(),
-        process=process_name("work", index),
-        life=f"{process_name('work', index)}/{life or secrets.token_hex(6)}",
-        gate=Gate(config.work.images_at_once),
-        chores=(
-            *chores,
-            *_reconciling(config, engine, archive, files),
-            *open_watch(config).chores(),
-        ),
-    )
-    url = engine_database(config.store.database)
-    return Worker(shop, engine_url=url, engine=workflow_engine(url))
-
-
 def reconciles(config: Config) -> bool:
     """Whether workers compare with the PACS by themselves."""
     return config.study.reconcile != "off" and bool(config.study.fetch_from)
-
-
-def _reconciling(config: Config, engine: Engine, archive: Archive, files: Files) -> tuple[Chore, ...]:
-    """The scheduled comparison with the PACS, asked for at once: a start may follow upon hours in which nobody listened."""
-    from listener import reconcile
-    from pipeline.chores import Chore
-
-    book = Chores(engine)
-    if not reconciles(config):
-        book.clear(reconcile.NAME)  # nobody would ever settle what it says
-        return ()
-    scheduled = reconcile.Scheduled(config, Accounting(engine), book, archive, files)
-    book.ask(reconcile.NAME)
-    return (
-        Chore(
-            long=True,
-            name=reconcile.NAME,
-            every_seconds=config.study.reconcile_hours * 3600,
-            do=scheduled.do,
-            abandoned_seconds=reconcile.ABANDONED_SECONDS,
-        ),
-        Chore(name="reconcile again", long=True, every_seconds=reconcile.AGAIN_SECONDS, do=scheduled.again),
-    )
 
 
 def check_model(config: Config) -> ModelCard:

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from socketserver import BaseServer
 from types import TracebackType
@@ -72,6 +72,14 @@ _LISTEN_ERRORS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Accepted:
+    """What is done with an instance; it is looked at once for each."""
+
+    kept: frozenset[str]  # SOP Class UIDs
+    strict: bool
+
+
 class StorageScp:
     """Listens on one port. Several processes may share it with `reuse_port`: Linux gives each connection to one of them.
     `image_kinds`: what the site's model reads; an image of another kind is recorded and not kept.
@@ -101,8 +109,6 @@ class StorageScp:
         self.port = port  # after `start`, the real one where 0 was asked for
         self._archive = archive
         self._files = files
-        self._kept = kept_for(image_kinds)
-        self._strict = strict
         self._figures = figures or Figures()
         self._reuse_port = reuse_port
         # Half of the floor is left to transfers under way: those are answered 0xA700 at their end, the next ones are cut off.
@@ -113,8 +119,6 @@ class StorageScp:
         self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self._ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self._ae.require_called_aet = True
-        self._ae.require_calling_aet = list(accept_from)
-        self._ae.maximum_associations = max_associations
         self._ae.maximum_pdu_size = self._limits.pdu_bytes // 2
         self._ae.acse_timeout = acse_seconds
         self._ae.dimse_timeout = network_seconds
@@ -122,6 +126,13 @@ class StorageScp:
         self._ae.add_supported_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         for sop_class in SOP_CLASSES:
             self._ae.add_supported_context(sop_class.uid, list(sop_class.transfer_syntaxes))
+        self.accept(accept_from=accept_from, max_associations=max_associations, image_kinds=image_kinds, strict=strict)
+
+    def accept(self, *, accept_from: Collection[str], max_associations: int, image_kinds: Collection[ImageKind], strict: bool) -> None:
+        """From now on: whose next association and which next instances. Associations that are open go on, whoever called."""
+        self._accepted = _Accepted(kept=kept_for(image_kinds), strict=strict)
+        self._ae.require_calling_aet = list(accept_from)
+        self._ae.maximum_associations = max_associations
 
     def start(self) -> Self:
         """Listen. Raises CannotListen."""
@@ -225,8 +236,9 @@ class StorageScp:
     def _store(self, event: Any, received: Path, keys: Keys) -> str:
         """Keep one instance; returns a word for the log or raises Refused."""
         self._check(keys, event.request)
-        ignored = ignored_because(keys, self._kept)
-        if ignored and self._strict:
+        accepted = self._accepted
+        ignored = ignored_because(keys, accepted.kept)
+        if ignored and accepted.strict:
             raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, f"not accepted: {ignored}")
         kept = keep_file(
             keys,

@@ -2,6 +2,7 @@
 
 A child is a `fourview` command of its own. It holds the reading end of a pipe whose writing end only its parent has: when the parent dies,
 however suddenly, the pipe closes and the child ends at once. Nothing acknowledged is lost by that, so there is nothing to wait for.
+A byte on the pipe says that the parent has read the configuration again (`listener.handed`).
 
 Who sees a child die while living on itself knows that it died alone, and says so (`Role.watched`, `on_death`): that is what counts
 against the images which the child was reading (`store.crashes`). A death that a stop follows at once was part of it, and is not told.
@@ -20,10 +21,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+
+from listener.handed import Handed
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +101,12 @@ def probe_port(host: str, port: int, key: str) -> None:
             raise CannotServe(f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or set {key}") from None
 
 
-def end_with_parent() -> None:
-    """In a child: end at once when standard input, the parent's pipe, closes."""
+def end_with_parent(poked: Callable[[], None]) -> None:
+    """In a child: end at once when standard input, the parent's pipe, closes; `poked` is called when something comes by it."""
 
     def watch() -> None:
-        while os.read(0, 1):
-            pass
+        while os.read(0, 4096):
+            poked()
         os._exit(1)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
@@ -127,21 +130,37 @@ class _Child:
     restart_at: float = 0.0
     pause: float = field(default=FIRST_RESTART_SECONDS)
     telling: threading.Thread | None = None
+    pokes: int = 0
 
-    @property
-    def command(self) -> list[str]:
+    def start(self, handed: Handed, now: float) -> None:
+        """Run it."""
+        self.life = secrets.token_hex(6)
+        self.pokes = handed.pokes  # what is handed from now on it finds by itself
         life = ["--life", self.life] if self.role.watched else []
-        return [sys.executable, "-m", "listener.cli", *self.role.arguments, *life]
+        command = [sys.executable, "-m", "listener.cli", *self.role.arguments, "--handed", str(handed.descriptor), *life]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[handed.descriptor])  # noqa: S603 - our own command line
+        assert self.process.stdin is not None
+        os.set_blocking(self.process.stdin.fileno(), False)
+        self.started_at = now
+        log.info("process started name=%s pid=%d", self.role.name, self.process.pid)
+
+    def poke(self, handed: Handed) -> None:
+        """Tell it to look at what is handed to it."""
+        if self.process is not None and self.process.stdin is not None and self.pokes != handed.pokes:
+            self.pokes = handed.pokes
+            with suppress(BlockingIOError, BrokenPipeError):  # it was told often enough, or has ended
+                os.write(self.process.stdin.fileno(), b"\n")
 
 
 def supervise(
     roles: Sequence[Role],
     *,
+    handed: Handed,
     stopped: threading.Event,
     on_death: Callable[[str, threading.Event], None] | None = None,
     now: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Run the roles and restart what dies, until `stopped`; then stop them and wait.
+    """Run the roles and restart what dies, until `stopped`; then stop them and wait. They work by what is `handed` to them.
 
     `on_death(life, stopped)` is called in a thread of its own after a watched child died alone; the child starts anew when it has returned.
     """
@@ -149,19 +168,19 @@ def supervise(
     try:
         while not stopped.is_set():
             for child in children:
-                _tend(child, now(), stopped, on_death)
+                _tend(child, handed, now(), stopped, on_death)
+                child.poke(handed)
             stopped.wait(0.1)
     finally:
         _stop(children)
 
 
-def _tend(child: _Child, now: float, stopped: threading.Event, on_death: Callable[[str, threading.Event], None] | None) -> None:
+def _tend(
+    child: _Child, handed: Handed, now: float, stopped: threading.Event, on_death: Callable[[str, threading.Event], None] | None
+) -> None:
     if child.process is None:
         if now >= child.restart_at and (child.telling is None or not child.telling.is_alive()):
-            child.life = secrets.token_hex(6)
-            child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)  # noqa: S603 - our own command line
-            child.started_at = now
-            log.info("process started name=%s pid=%d", child.role.name, child.process.pid)
+            child.start(handed, now)
         return
     code = child.process.poll()
     if code is None:
@@ -210,3 +229,17 @@ def until_told_to_stop() -> threading.Event:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     return stopped
+
+
+def reload_on_hangup(ask: Callable[[], None]) -> None:
+    """SIGHUP asks for the configuration to be read again. `ask` must be safe in a signal's handler. When it comes because the terminal
+    was closed from which the process was started, it ends the process as ever."""
+    at_terminal = os.isatty(2)
+
+    def hang_up(_signal: int, _frame: FrameType | None) -> None:
+        if at_terminal and not os.isatty(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            ask()
+
+    signal.signal(signal.SIGHUP, hang_up)

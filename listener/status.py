@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo
 
 from listener.show import pause_in_words, printable
 from store.alerts import OF_SENDERS, Limits, causes
-from store.condition import Facts
+from store.condition import Facts, Process, by_configuration, refusing
 from store.database import DatabaseAway
 from store.files import Room
+from store.leases import Configured
 
 GIB = 1 << 30
 #: So many troubles are shown; the others are counted.
@@ -55,7 +56,7 @@ class Status:
             return found | {"database": "away"}
         return found | {
             "database": "ok",
-            "processes": [{"process": one.process, "role": one.role, "started_at": one.started_at} for one in facts.processes if one.alive],
+            "processes": [_process(one) for one in facts.processes if one.alive],
             "studies": facts.studies,
             "studies_waiting": facts.open_studies,
             "study_waits_since": facts.study_waits_since,
@@ -69,6 +70,23 @@ class Status:
             "reconciled": facts.reconciled,
             "alerts": list(facts.alerts),
         }
+
+
+def _process(one: Process) -> dict[str, Any]:
+    configured = one.configured
+    found = {"process": one.process, "role": one.role, "started_at": one.started_at}
+    names = ("hash", "since", "complaints", "waiting")
+    return {**found, "configuration": None if configured is None else {name: getattr(configured, name) for name in names}}
+
+
+def configuration_notices(processes: Sequence[Process]) -> list[str]:
+    """What a person must see to about the configuration by which these processes work; what the file says is not in it."""
+    found = []
+    if refused := refusing(processes):
+        found.append(f"{len(refused)} processes refuse the configuration file and work on with the one before it: `fourview status`")
+    if len(by_configuration(processes)) > 1:
+        found.append("processes work by different configurations: `fourview status`")
+    return found
 
 
 def status(read: Callable[[], Facts], room: Room | None, limits: Limits, model: Mapping[str, Any] | None = None) -> Status:
@@ -137,6 +155,7 @@ def _rest(facts: Facts, zone: ZoneInfo) -> Iterator[str]:
         yield f"Process     {one.role:<8} {one.process}  since {_when(one.started_at, zone)}"
     if not living:
         yield "Processes   none"
+    yield from _configurations(living, zone)
     yield "Studies     " + (_counted(facts.studies) or "none")
     since = f", the one that waits longest since {_when(facts.study_waits_since, zone)}" if facts.study_waits_since is not None else ""
     yield f"Work        {facts.open_studies} studies wait for a worker, {facts.images_waiting} images{since}"
@@ -159,6 +178,20 @@ def _rest(facts: Facts, zone: ZoneInfo) -> Iterator[str]:
         yield "Reconciled  never"
     standing = [alert for alert in facts.alerts if alert["cleared_at"] is None]
     yield f"Alerts      {len(standing)} stand (`fourview alerts`)" if standing else "Alerts      none stands"
+
+
+def _configurations(living: Sequence[Process], zone: ZoneInfo) -> Iterator[str]:
+    for hash_, processes in by_configuration(living).items():
+        since = min(one.configured.since for one in processes if one.configured)
+        yield f"Config      {hash_} since {_when(since, zone)}: {', '.join(one.process for one in processes)}"
+    said = [(word, text) for one in living if one.configured for word, text in _of_file(one.configured)]
+    for word, text in dict.fromkeys(said):
+        yield f"  {word:<9} {text}"
+
+
+def _of_file(configured: Configured) -> Iterator[tuple[str, str]]:
+    yield from (("refused", complaint) for complaint in configured.complaints)
+    yield from (("waiting", sentence) for sentence in configured.waiting)
 
 
 def _counted(counts: Mapping[str, int]) -> str:

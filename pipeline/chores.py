@@ -28,16 +28,16 @@ class Chore:
     abandoned_seconds: float = ABANDONED_SECONDS  # one that was begun so long ago and never ended is somebody else's
 
 
-def do_chores(chores: Sequence[Chore], book: Chores, who: str, stopped: threading.Event) -> None:
-    """Do what is due until `stopped` is set, one after the other. `who` does so in this thread only: whatever it has begun and not ended,
-    in an earlier life or before the database went away, nobody is doing."""
+def do_chores(chores: Callable[[], Sequence[Chore]], book: Chores, who: str, stopped: threading.Event) -> None:
+    """Do what is due until `stopped` is set, one after the other; `chores` says each time which there are. `who` does so in this thread
+    only: whatever it has begun and not ended, in an earlier life or before the database went away, nobody is doing."""
     begun = True
     while not stopped.wait(CHORE_SECONDS):
         try:
             if begun:
                 book.give_back(who)
                 begun = False
-            for chore in chores:
+            for chore in chores():
                 if not stopped.is_set() and book.begin(chore.name, chore.every_seconds, who, chore.abandoned_seconds):
                     begun = True
                     book.done(chore.name, _outcome(chore))

@@ -48,32 +48,37 @@ FINISH_SECONDS = 8.0
 #: For the engine this many deaths over one workflow are no reason to stop: what counts stands in `store.crashes`.
 _NEVER = 1_000_000
 
-#: The workflows that this process has in hand at this moment: `{kind}:{row}:{attempt}:{random}`.
-_running: set[str] = set()
+#: The workflows that this process has in hand at this moment, `{kind}:{row}:{attempt}:{random}`, each with the workshop that it began
+#: with: what the configuration becomes meanwhile concerns those that come after it.
+_running: dict[str, Workshop] = {}
 
 _workshop: Workshop | None = None
 
 
-def _here() -> Workshop:
+def _newest() -> Workshop:
     assert _workshop is not None, "a workflow ran before `Worker` was made"
     return _workshop
+
+
+def _here(workflow_id: str) -> Workshop:
+    return _running.get(workflow_id) or _newest()
 
 
 @contextmanager
 def _noted() -> Iterator[str]:
     """Its id, among the running ones for as long as it runs; the tick looks again when it ends."""
     workflow_id = str(DBOS.workflow_id)
-    _running.add(workflow_id)
+    _running.setdefault(workflow_id, _newest())
     try:
         yield workflow_id
     finally:
-        _running.discard(workflow_id)
+        _running.pop(workflow_id, None)
         wake()
 
 
 @DBOS.step(name="read_image")
 def _read_image(score_id: int, workflow_id: str) -> None:
-    read.read_image(_here(), score_id, workflow_id)
+    read.read_image(_here(workflow_id), score_id, workflow_id)
 
 
 @DBOS.workflow(name="view", max_recovery_attempts=_NEVER)
@@ -84,12 +89,12 @@ def _view(score_id: int) -> None:
 
 @DBOS.step(name="advance")
 def _advance(study_instance_uid: str, workflow_id: str) -> bool:
-    return conclude.advance(_here(), study_instance_uid, workflow_id)
+    return conclude.advance(_here(workflow_id), study_instance_uid, workflow_id)
 
 
 @DBOS.step(name="report")
 def _report(study_instance_uid: str, workflow_id: str) -> None:
-    conclude.conclude(_here(), study_instance_uid, workflow_id)
+    conclude.conclude(_here(workflow_id), study_instance_uid, workflow_id)
 
 
 @DBOS.workflow(name="study", max_recovery_attempts=_NEVER)
@@ -101,7 +106,7 @@ def _study(study_instance_uid: str) -> None:
 
 @DBOS.step(name="deliver")
 def _deliver(workflow_id: str) -> None:
-    deliver.deliver(_here(), workflow_id)
+    deliver.deliver(_here(workflow_id), workflow_id)
 
 
 @DBOS.workflow(name="delivery", max_recovery_attempts=_NEVER)
@@ -124,26 +129,30 @@ def _room(kind: str, at_once: int) -> int:
 
 
 def _start(workflow: Callable[[T], None], workflow_id: str, argument: T) -> None:
-    _running.add(workflow_id)
+    _running[workflow_id] = _newest()
     try:
         with SetWorkflowID(workflow_id):
             DBOS.start_workflow(workflow, argument)
     except BaseException:
-        _running.discard(workflow_id)
+        _running.pop(workflow_id, None)
         raise
 
 
 class Worker:
-    """One process that works: the engine's threads execute, the tick hands out."""
+    """One process that works: the engine's threads execute, the tick hands out. `beat` renews its lease."""
 
-    def __init__(self, shop: Workshop, *, engine_url: str, engine: Engine) -> None:
-        global _workshop
-        _workshop = shop
-        self._shop = shop
+    def __init__(self, shop: Workshop, *, engine_url: str, engine: Engine, beat: Callable[[], None]) -> None:
+        self.work_in(shop)
+        self._beat = beat
         self._executor_id = shop.process
         self._not_running: set[str] = set()
         DBOS(config=_engine_config(engine_url, engine, shop.process))
         quiet_engine()
+
+    def work_in(self, shop: Workshop) -> None:
+        """What begins from now on begins in this workshop, which differs from the one before it in what the configuration decides."""
+        global _workshop
+        _workshop = self._shop = shop
 
     def start(self) -> None:
         """Warm up, then launch the engine: unfinished workflows of this executor go on."""
@@ -156,9 +165,7 @@ class Worker:
     def run(self, stopped: threading.Event) -> None:
         """Tick until `stopped` is set."""
         swept = beaten = 0.0
-        chores = (*self._shop.chores, Chore(name="forget workflows", every_seconds=600, do=self._forget_workflows))
-        # What may take hours has a thread of its own: the disk is not to fill up behind it.
-        for who, mine in self._chore_threads(chores).items():
+        for who, mine in self._chore_threads().items():
             threading.Thread(target=do_chores, args=[mine, self._shop.chore_book, who, stopped], name=who, daemon=True).start()
         while not stopped.is_set():
             _woken.clear()
@@ -176,10 +183,6 @@ class Worker:
                 stopped.wait(1.0)
             _woken.wait(TICK_SECONDS)
 
-    def _beat(self) -> None:
-        figures = self._shop.figures
-        self._shop.claims.beat(self._executor_id, "work", figures.snapshot(), figures.alive_seconds())
-
     def close(self) -> bool:
         """Stop: begin nothing more, finish what is in hand within `FINISH_SECONDS`, hand the rest back; whether all was finished."""
         self._shop.gate.close()
@@ -188,17 +191,22 @@ class Worker:
         handed_back = self._shop.claims.end_life(self._shop.life)
         if handed_back:
             log.warning("images handed back unfinished count=%d", handed_back)
-        for who in self._chore_threads(()):
+        for who in self._chore_threads():
             self._shop.chore_book.give_back(who)
         self._shop.claims.leave(self._executor_id)  # last: whoever sees no lease takes our work over
         if finished:
             self._shop.decoder.close()
         return finished
 
-    def _chore_threads(self, chores: Sequence[Chore]) -> dict[str, list[Chore]]:
-        """Who does which chores: one thread those that are soon done, another one those that are not."""
-        short, long = ([one for one in chores if one.long is long] for long in (False, True))
-        return {f"{self._executor_id}:chores": short, f"{self._executor_id}:long chores": long}
+    def _chore_threads(self) -> dict[str, Callable[[], list[Chore]]]:
+        """Who does which chores: what may take hours has a thread of its own, as the disk is not to fill up behind it."""
+        return {
+            f"{self._executor_id}:chores": lambda: [one for one in self._chores() if not one.long],
+            f"{self._executor_id}:long chores": lambda: [one for one in self._chores() if one.long],
+        }
+
+    def _chores(self) -> tuple[Chore, ...]:
+        return (*self._shop.chores, Chore(name="forget workflows", every_seconds=600, do=self._forget_workflows))
 
     def tick(self) -> None:
         """Take the rows that need attention, as many as there is room for, and start a workflow for each."""

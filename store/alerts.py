@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from store import tables
-from store.condition import Facts, Sender
+from store.condition import Facts, Process, Sender, by_configuration, refusing
 from store.database import database_now
 from store.files import Room
 from store.ledger import OWING
@@ -38,6 +38,8 @@ FEWEST_IGNORED = 10
 MOST_DAYS = 8
 #: A sender that was not heard for so long is no longer in use.
 RETIRED_HOURS = 60 * 24.0
+#: Processes that work by different configurations for so long do not only follow each other.
+ONE_AFTER_THE_OTHER = timedelta(minutes=1)
 FIRST_RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 900.0
 
@@ -58,6 +60,7 @@ class AlertKind(StrEnum):
     PAUSED = "paused"
     SILENT = "silent"
     IGNORED = "ignored"
+    CONFIGURATION = "configuration"
 
 
 #: Found by `sender_causes`, the others by `causes`.
@@ -104,6 +107,7 @@ def causes(facts: Facts, limits: Limits, room: Room | None, standing: Collection
         *_waiting(facts, timedelta(minutes=limits.waiting_minutes)),
         *_reconciled(facts.reconciled),
         *_long_pauses(facts),
+        *_configuration(facts),
     ]
 
 
@@ -229,6 +233,28 @@ def _long_pauses(facts: Facts) -> Iterator[Cause]:
             hours = (facts.now - one["at"]).total_seconds() / 3600
             text = f"{one['what']} has been paused for {hours:.0f} hours by {one['person']}"
             yield Cause(cause=f"paused:{one['what']}", kind=AlertKind.PAUSED, text=text, command=f"fourview resume {one['what']}")
+
+
+def _configuration(facts: Facts) -> Iterator[Cause]:
+    refused = refusing(facts.processes)
+    if refused:
+        complaints = list(dict.fromkeys(complaint for one in refused if one.configured for complaint in one.configured.complaints))
+        more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
+        text = f"the configuration file is refused by {_named(refused)}, which work on with the one before it: {complaints[0]}{more}"
+        yield Cause(cause="configuration:refused", kind=AlertKind.CONFIGURATION, text=text, command="fourview config check")
+        return
+    differing = by_configuration(facts.processes)
+    newest = max((one.configured.since for each in differing.values() for one in each if one.configured), default=facts.now)
+    # They take a new one within seconds of each other.
+    if len(differing) > 1 and facts.now - newest > ONE_AFTER_THE_OTHER:
+        each = "; ".join(f"{hash_}: {_named(processes)}" for hash_, processes in differing.items())
+        text = f"processes work by different configurations, so they decide differently: {each}"
+        yield Cause(cause="configuration:differs", kind=AlertKind.CONFIGURATION, text=text, command="fourview config reload")
+
+
+def _named(processes: Sequence[Process]) -> str:
+    names = [one.process for one in processes]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 @dataclass(frozen=True, kw_only=True)

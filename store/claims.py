@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
 from store import crashes, ledger, tables
 from store.database import database_now, insert_or_ignore
-from store.leases import living_processes
+from store.leases import LEASE_SECONDS, Configured, living_processes
 from store.rows import lock_studies
 
 
@@ -90,15 +91,36 @@ class Claims:
         with self._engine.begin() as connection:
             return crashes.hand_back(connection, life)
 
-    def beat(self, process: str, role: str, figures: Mapping[str, float] | None = None, alive_seconds: float = 0.0) -> None:
-        """This process lives and is ready to work; `figures` is what it counted in the `alive_seconds` since it started."""
+    def beat(
+        self,
+        process: str,
+        role: str,
+        figures: Mapping[str, float] | None = None,
+        alive_seconds: float = 0.0,
+        configured: Callable[[datetime], Configured] | None = None,
+    ) -> str:
+        """This process lives and is ready to work; `figures` is what it counted in the `alive_seconds` since it started, `configured` says
+        by which configuration it works when it is told the time here. Returns the last request to read the file anew, "" when there is
+        none."""
         row = tables.lease
         with self._engine.begin() as connection:
             now = self._clock(connection)
-            counted = {"figures": dict(figures or {}), "started_at": now - timedelta(seconds=alive_seconds)}
-            renewed = connection.execute(sa.update(row).where(row.c.process == process).values(beat_at=now, **counted)).rowcount
+            values: dict[str, Any] = {"figures": dict(figures or {}), "started_at": now - timedelta(seconds=alive_seconds)}
+            if configured is not None:
+                values["configuration"] = configured(now).as_json()
+            renewed = connection.execute(sa.update(row).where(row.c.process == process).values(beat_at=now, **values)).rowcount
             if not renewed:
-                insert_or_ignore(connection, row, {"process": process, "role": role, "beat_at": now, **counted})
+                insert_or_ignore(connection, row, {"process": process, "role": role, "beat_at": now, **values})
+            return str(connection.execute(sa.select(row.c.reload_asked).where(row.c.process == process)).scalar() or "")
+
+    def ask_to_reload(self, request_id: str) -> list[str]:
+        """Have every process that lives read its configuration file anew, at its next beat at the latest; which these are."""
+        row = tables.lease
+        with self._engine.begin() as connection:
+            living = row.c.beat_at > self._clock(connection) - timedelta(seconds=LEASE_SECONDS)
+            connection.execute(sa.update(row).where(living).values(reload_asked=request_id))
+            asked = sa.select(row.c.process).where(row.c.reload_asked == request_id).order_by(row.c.role, row.c.process)
+            return list(connection.execute(asked).scalars())
 
     def living(self, role: str) -> list[str]:
         """The processes of a role that renewed their lease lately."""

@@ -5,7 +5,7 @@ The cost is bounded: what is final and many (images, deliveries that arrived) is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from store import pauses, tables
 from store.database import database_now
 from store.images import Disposition
-from store.leases import LEASE_SECONDS
+from store.leases import LEASE_SECONDS, Configured
 from store.ledger import DEAD, OWING
 from store.study import Outcome, StudyState
 
@@ -29,7 +29,8 @@ OPEN = (*OWING, *DEAD)
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A process that renewed its lease at `beat_at`; `figures` is what it counted since `started_at`."""
+    """A process that renewed its lease at `beat_at`; `figures` is what it counted since `started_at`, `configured` by which configuration
+    it works (None: it is of an earlier release)."""
 
     process: str
     role: str
@@ -37,6 +38,7 @@ class Process:
     started_at: datetime | None
     figures: dict[str, float]
     alive: bool
+    configured: Configured | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,20 @@ class Facts:
     def living(self, role: str) -> list[Process]:
         """The processes of a role that live."""
         return [one for one in self.processes if one.role == role and one.alive]
+
+
+def refusing(processes: Iterable[Process]) -> list[Process]:
+    """Who lives and refuses its configuration file as it is now."""
+    return [one for one in processes if one.alive and one.configured is not None and one.configured.complaints]
+
+
+def by_configuration(processes: Iterable[Process]) -> dict[str, list[Process]]:
+    """Who lives, by the hash of the configuration that it works by; more than one hash: they decide differently."""
+    found: dict[str, list[Process]] = {}
+    for one in processes:
+        if one.alive and one.configured is not None:
+            found.setdefault(one.configured.hash, []).append(one)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +150,11 @@ class Condition:
                 alerts=_alerts(connection),
             )
 
+    def processes(self) -> tuple[Process, ...]:
+        """Who has a lease, alone."""
+        with self._engine.begin() as connection:
+            return _processes(connection, database_now(connection))
+
     def throughput(self, since: datetime) -> Throughput:
         """What was done since then. Numbers of rows grow with time: only what came since is counted."""
         image, version, delivery = tables.instance, tables.version, tables.delivery
@@ -176,6 +197,7 @@ def _processes(connection: sa.Connection, now: datetime) -> tuple[Process, ...]:
             started_at=one.started_at,
             figures=dict(one.figures or {}),
             alive=one.beat_at > limit,
+            configured=Configured.of(one.configuration),
         )
         for one in rows
     )

@@ -351,6 +351,8 @@ lease = sa.Table(
     sa.Column("beat_at", UtcDateTime, nullable=False),
     sa.Column("started_at", UtcDateTime),
     sa.Column("figures", sa.JSON),  # what it counted since it started, for /metrics: {name: number}
+    sa.Column("configuration", sa.JSON),  # the one that it works by: `store.leases.Configured`; NULL of an earlier release
+    sa.Column("reload_asked", sa.String(64), nullable=False, server_default=""),  # the request that it shall answer last
 )
 
 #: What people decided: reprocess, release, withdraw. Applied once, kept for ever.

@@ -25,11 +25,11 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import JPEG2000Lossless
 
-from listener import parts
+from listener import parts, workplace
 from listener.config import load
 from listener.keeping import keep_file
 from listener.keys import check_uids, read_keys
-from pipeline import conclude, read, work
+from pipeline import conclude, read
 from pipeline.model import ModelError, load_classifier, read_card
 from store.files import Files
 from store.study import HANGING_ORDER, View
@@ -70,12 +70,12 @@ when = 'Modality == "MG"'
 action = "analyse"
 """)
         self.config = load(folder / "config.toml", {})
-        self._monkeypatch.setattr(work, "Worker", lambda shop, **_: shop)
+        self._monkeypatch.setattr(workplace, "Worker", lambda shop, **_: shop)
 
     def use(self, card: str) -> None:
         """Make what a worker works with for this card; raises ModelError."""
         (self.folder / "card.toml").write_text(card)
-        self.take(parts.make_worker(self.config, index=0))
+        self.take(workplace.Workplace(self.config, index=0, beat=lambda *_: None).worker)
 
     def take(self, shop: Any) -> None:
         """Let the steps work with `shop`."""

@@ -92,7 +92,7 @@ def test_a_database_that_is_away_in_the_middle_of_a_chore_puts_it_off_and_no_lon
 
     book.ask("room")
     assert book.begin("room", 0, "here"), "an earlier life of this very process began it and never ended it"
-    do_chores([Chore(name="room", every_seconds=0, do=once_away)], book, "here", stopped)
+    do_chores(lambda: [Chore(name="room", every_seconds=0, do=once_away)], book, "here", stopped)
     assert asked == ["room"] * 3 and book.outcome("room") == {"removed": 3}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from listener.metrics import METRICS, exposition
 from pipeline.figures import Figures
 from store.condition import Condition, Facts
 from store.database import read_engine
+from store.leases import Configured
 from store.pauses import Paused, Pauses
 from store.study import View
 
@@ -59,7 +61,9 @@ def test_every_number_comes_from_the_store_and_no_uid_with_it(stepped: SteppedSt
     figures.took("stage_seconds", "decode", 0.25)
     figures.took("stage_seconds", "decode", 0.5)
     figures.took("delivery_lag_seconds", "pacs", 12.0)
-    stepped.claims.beat("a:receive:0", "receive", figures.snapshot(), 5.0)
+    figures.add("config_reloads", "refused")
+    refused = partial(Configured, hash="abc", complaints=("config.toml:1: broken",))
+    stepped.claims.beat("a:receive:0", "receive", figures.snapshot(), 5.0, lambda now: refused(since=now - timedelta(seconds=5)))
     stepped.claims.beat("a:work:0", "work")
     stepped.now -= timedelta(hours=2)
     stepped.claims.beat("dead:work:0", "work", {"objects_sent|sent": 7})
@@ -84,6 +88,9 @@ def test_every_number_comes_from_the_store_and_no_uid_with_it(stepped: SteppedSt
     assert {name for name, _ in found} <= METRICS
     empty = {"fourview_alerts", "fourview_originals_bytes", "fourview_reconciled_timestamp_seconds"}
     assert METRICS - {name for name, _ in found} == empty, "there is none of these yet"
+    assert found["fourview_config_info", (("hash", "abc"), of)] == 1 and found["fourview_config_refused", (of,)] == 1
+    assert found["fourview_config_loaded_timestamp_seconds", (of,)] == stepped.now.timestamp() + 7195
+    assert found["fourview_config_reloads_total", (("outcome", "refused"), of)] == 1
     assert "SECRET" not in text and uid("delivered") not in text and uid("waiting") not in text
 
 

@@ -195,8 +195,8 @@ def test_two_that_upgrade_at_once_wait_for_each_other(previous: sa.Engine) -> No
             )
         )
     assert [one.returncode for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
-    assert sorted(one.stdout.strip() for one in ended) == ["('0002', '0005')", "('0005', '0005')"]
-    assert parts.upgrade_database(config) == ("0005", "0005")
+    assert sorted(one.stdout.strip() for one in ended) == ["('0002', '0006')", "('0006', '0006')"]
+    assert parts.upgrade_database(config) == ("0006", "0006")
     engine = workflow_engine(engine_database(url))
     schema = None if engine.dialect.name == "sqlite" else "dbos"
     assert "workflow_status" in sa.inspect(engine).get_table_names(schema=schema)
@@ -216,7 +216,7 @@ def test_no_role_starts_on_an_older_schema_and_none_changes_it(previous: sa.Engi
         command_line = [sys.executable, "-m", "listener.cli", "--config", str(config), role]
         done = subprocess.run(command_line, capture_output=True, text=True, timeout=120, cwd=PROJECT)
         assert done.returncode == 1, (role, done.stdout, done.stderr)
-        assert "has schema 0002, this release needs 0005: run `fourview db upgrade`" in done.stderr and "Traceback" not in done.stderr
+        assert "has schema 0002, this release needs 0006: run `fourview db upgrade`" in done.stderr and "Traceback" not in done.stderr
     assert schema_revision(previous) == "0002"
     with previous.begin() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM lease").scalar_one() == 1, "no lease was taken"

@@ -25,7 +25,7 @@ from test_alerts import LIMITS
 from test_on_demand import ask
 from typer.testing import CliRunner
 
-from listener import cli, parts, reconcile
+from listener import cli, reconcile, workplace
 from listener.config import Config, load
 from listener.terminal import app
 from pipeline import holdings
@@ -330,7 +330,8 @@ def test_what_a_comparison_said_goes_when_it_is_switched_off(site: Site, source:
     site.book.done("reconcile", {"never_seen": [uid("never")], "error": "the PACS does not answer"})
     assert told(site) == ["reconcile", "never seen"]
     off = Site(site.path.parent, str(site.engine.url.render_as_string(hide_password=False)), source.url, "off")
-    assert parts._reconciling(off.config, off.engine, off.store.archive, off.store.files) == ()
+    assert workplace.reconciling(off.config, off.store.archive, off.store.files) == ()
+    workplace.ask_for_reconciliation(off.config)
     assert told(site) == []
     off.asks("--since", "0h", code=0)
     assert not off.book.begin("reconcile", 1e9, "worker"), "nobody is asked who does not do it"

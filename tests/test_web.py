@@ -55,13 +55,14 @@ def test_the_process_says_that_it_lives(client: httpx.Client) -> None:
 def test_readiness_names_what_is_missing(tmp_path: Path) -> None:
     complaints = ["the database cannot be reached: start it"]
     source = ResultsMade(tmp_path)
-    app = web.create_app(results=source.search, file_path=source.files.path, ready=lambda: complaints)
+    notices = ["a file is refused"]  # for a person, who need not be called out of bed
+    app = web.create_app(results=source.search, file_path=source.files.path, ready=lambda: complaints, notices=lambda: notices)
     with serving(app) as base_url, httpx.Client(base_url=base_url, trust_env=False) as client:
         response = client.get("/readyz")
-        assert (response.status_code, response.json()) == (503, {"ready": False, "complaints": complaints})
+        assert (response.status_code, response.json()) == (503, {"ready": False, "complaints": complaints, "notices": notices})
         complaints = []
         response = client.get("/readyz")
-        assert (response.status_code, response.json()) == (200, {"ready": True, "complaints": []})
+        assert (response.status_code, response.json()) == (200, {"ready": True, "complaints": [], "notices": notices})
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/dicom-web/studies", "/dicom-web/studies/x/metadata", "/broken", "/nowhere"])
