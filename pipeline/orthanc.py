@@ -221,8 +221,8 @@ def in_words(pacs: Pacs, status: int) -> str:
     words = {
         401: "it refuses our user or password; compare user and password_file of this [[pacs]] with RegisteredUsers in orthanc.json",
         403: "our user may not read there, or RemoteAccessAllowed is false in orthanc.json",
-        404: f"there is no DICOMweb at {pacs.dicomweb_url} (Orthanc on Debian: install orthanc-dicomweb; another PACS: see `dicomweb` of "
-        "this [[pacs]]), or the study was just deleted",
+        404: f"there is no DICOMweb at {pacs.dicomweb_url} (install the plug-in, Debian: orthanc-dicomweb; another PACS: see "
+        "`dicomweb` of this [[pacs]]), or the study was just deleted",
     }
     return words.get(status, "see its log")
 
