@@ -111,6 +111,17 @@ def unpack_header(packed: bytes) -> Dataset:
     return dcmread(BytesIO(zlib.decompress(packed)))
 
 
+def unpack_data_set(packed: bytes) -> Dataset:
+    """The same without its file meta information, in half the time: for who looks at many."""
+    file = BytesIO(zlib.decompress(packed))
+    read_preamble(file, force=False)
+    meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2)
+    syntax = UID(meta.get("TransferSyntaxUID", ""))
+    if not syntax.is_transfer_syntax or syntax.is_deflated:
+        return unpack_header(packed)
+    return read_dataset(file, syntax.is_implicit_VR, syntax.is_little_endian)
+
+
 def header_json(ds: Dataset) -> dict[str, Any]:
     """A result object of ours in the DICOM JSON model (PS3.18 F), without group 0002 and pixel data."""
     return {f"{element.tag:08X}": element.to_json_dict(None, 1 << 30) for element in ds if element.keyword != "PixelData"}

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from pydicom.dataset import Dataset
 
-from store.header import unpack_header
+from store.header import unpack_data_set
 from store.images import Judged
 from store.study import ImageKind, Ruling, View
 
@@ -30,7 +30,7 @@ class Unpacked(Sequence[Dataset]):
             return Unpacked(self._packed[place])
         packed = self._packed[place]  # IndexError ends an iteration
         if place not in self._headers:
-            self._headers[place] = unpack_header(packed)
+            self._headers[place] = unpack_data_set(packed)
         return self._headers[place]
 
     def __len__(self) -> int:
