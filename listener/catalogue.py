@@ -235,6 +235,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "rule_not_reached": Sentence("not reached", "앞선 규칙이 먼저 결정함"),
     "rule_needs": Sentence("needs", "필요 조건:"),
     "rule_then": Sentence("Decided when it came:", "수신 당시의 결정:"),
+    "rule_forwards": Sentence("images forwarded to", "영상 전달 대상:"),
     "rule_now": Sentence("Today's rules say:", "현재 규칙의 판정:"),
     "expected": Sentence("Expected views", "필요한 촬영상"),
     "received": Sentence("Received", "수신"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -59,10 +58,7 @@ def test_the_card_says_which_images_are_read(stepped: SteppedStore) -> None:
 def test_a_rule_whose_card_depends_on_what_it_takes_ends(stepped: SteppedStore) -> None:
     """Asked with the site's images it names another card, asked with that card's images the site's."""
 
-    def decide(headers: Sequence[object], views: Sequence[View], kind: ImageKind, calling: str, called: str) -> FixedRuling:
-        return FixedRuling(card=SYNTHETIC.card if kind is ImageKind.FFDM else "")
-
-    stepped._decide = decide  # type: ignore[assignment,method-assign]
+    stepped.rules = lambda seen: FixedRuling(card=SYNTHETIC.card if seen.kind is ImageKind.FFDM else "")
     stepped.receive(*exam(), *c_views())  # type: ignore[arg-type]
     stepped.settle()
     assert stepped.state() == "analysed" and len(stepped.versions()) == 1
