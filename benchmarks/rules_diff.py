@@ -174,7 +174,8 @@ def main() -> int:
             have = size
             seconds, processor, mebibytes, line = measured(folder)
             most.append(mebibytes)
-            print(f"{size:>6} studies   {seconds:6.1f} s, {processor:.1f} s of a processor   at most {mebibytes:6.1f} MiB   {line}", flush=True)
+            took = f"{seconds:6.1f} s, {processor:.1f} s of a processor"
+            print(f"{size:>6} studies   {took}   at most {mebibytes:6.1f} MiB   {line}", flush=True)
     return 0 if seconds < GOAL_SECONDS and most[-1] - most[0] < GROWTH_MIB else 1
 
 
