@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from store.ledger import DeliveryState
+from store.pace import Standing
 from store.pauses import Paused
 from store.study import StudyState, View
 
@@ -55,6 +56,23 @@ class Answer(BaseModel):
     choices: list[Doubt] = Field(description="What the study is held for now, and what settles it")
 
 
+class Queue(BaseModel):
+    """Where a study stands among the images that wait to be read."""
+
+    images: int = Field(description="Of this study that wait")
+    before: int | None = Field(description="Images of others that come before the first of them; None: more than 10000")
+    priority: int = Field(description="1 first ... 9 last, as its rule says; 0: a person waits for it")
+    behind: bool = Field(description="It is above its sender's pace: whatever is not comes before it")
+    begun: bool = Field(description="One of them is being read")
+
+
+class Pace(BaseModel):
+    """How a study stands to the pace of the calling AE title that it counts for."""
+
+    standing: Standing = Field(description="Empty: it was not counted; asked: a person asked for it, so it does not wait behind others")
+    calling_ae_title: str
+
+
 class StudyLine(BaseModel):
     """A study in a listing."""
 
@@ -74,6 +92,7 @@ class StudyLine(BaseModel):
     classes: dict[str, tuple[str, Probability]] = Field(description="View: highest class and its probability (uncalibrated softmax)")
     calling_ae_titles: list[str]
     devices: list[str]
+    queue: Queue | None = Field(description="None: no image of it waits to be read")
 
 
 class Studies(BaseModel):
@@ -276,6 +295,8 @@ class Study(BaseModel):
     last_instance_at: datetime
     patient: Patient
     rule: Rule
+    pace: Pace
+    queue: Queue | None = Field(description="None: no image of it waits to be read")
     same_patient: list[str] = Field(description="Other studies of the patient on that day")
     same_images: list[SameImage]
     slots: dict[str, Slot | None]

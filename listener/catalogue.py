@@ -241,6 +241,17 @@ SENTENCES: Mapping[str, Sentence] = {
     "received": Sentence("Received", "수신"),
     "revision": Sentence("Revision", "수정 번호"),
     "birth_date": Sentence("Born", "생년월일"),
+    # --- the queue
+    "pace_above": Sentence(
+        "{title} sends faster than its pace: this study is read after all others.",
+        "{title}에서 허용 속도보다 빠르게 전송하여 이 검사는 다른 모든 검사 다음에 분석됩니다.",
+    ),
+    "queue_before": Sentence(
+        "waits to be read: {count} images before it, priority {priority}", "분석 대기: 앞에 영상 {count}개, 우선순위 {priority}"
+    ),
+    "queue_asked": Sentence("waits to be read first: a person asked for it", "사용자의 요청으로 가장 먼저 분석 예정"),
+    "queue_begun": Sentence("is being read", "분석 중"),
+    "queue_behind": Sentence("above the pace of its sender", "송신 장비의 허용 속도 초과"),
     # --- drop zone
     "drop": Sentence("Drop DICOM files here to have them analysed", "분석할 DICOM 파일을 여기에 끌어다 놓으십시오"),
     "drop_choose": Sentence("or choose files", "또는 파일 선택"),

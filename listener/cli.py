@@ -228,6 +228,7 @@ def _accepted(config: Config) -> dict[str, Any]:
         "max_associations": config.dicom.max_associations,
         "image_kinds": parts.image_kinds(config),
         "strict": config.dicom.strict,
+        "character_sets": {title: one.character_set for title, one in config.dialect.senders.items()},
     }
 
 

@@ -16,7 +16,7 @@ from listener.config import Config
 from listener.desk import Desk, UnknownDestination
 from listener.fetch import fetch_and_keep
 from listener.serve import CannotServe
-from listener.show import in_words, printable
+from listener.show import in_words, place_in_words, printable
 from listener.terminal import AsJson, Reason, app, configuration, print_json
 from pipeline.model import load_classifier, read_card
 from pipeline.orthanc import FetchFailed
@@ -32,13 +32,16 @@ _MOST = 1000
 
 @app.command()
 def studies(
-    context: typer.Context, state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None, as_json: AsJson = False
+    context: typer.Context,
+    state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
+    sender: Annotated[str, typer.Option(help="Only studies of which an image came from this calling AE title.")] = "",
+    as_json: AsJson = False,
 ) -> None:
-    """List studies, the one that last received an image first."""
+    """List studies, the one that last received an image first. Of one that waits to be read it says where it stands in the queue."""
     config = configuration(context)
     if state is not None and state not in {known.value for known in StudyState}:
         raise typer.BadParameter(f"{state} is no state; there are {', '.join(StudyState)}", param_hint="--state")
-    found = Desk(config).studies(Wanted(states=(state,) if state else ()), limit=_MOST).studies
+    found = Desk(config).studies(Wanted(states=(state,) if state else (), calling_ae_title=sender), limit=_MOST).studies
     if as_json:
         print_json(found)
         return
@@ -46,7 +49,8 @@ def studies(
     for one in found:
         received = one["last_instance_at"].astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
         version = f"version {one['version']}" if one["version"] else ""
-        print(printable(f"{one['study_instance_uid']:<64} {one['state']:<11} {received}  {version:<11} {one['state_reason']}"))
+        said = "; ".join(text for text in (one["state_reason"], place_in_words(one["queue"]) if one["queue"] else "") if text)
+        print(printable(f"{one['study_instance_uid']:<64} {one['state']:<11} {received}  {version:<11} {said}"))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from listener import config_http, config_rules, dialect, rules_examples
+from listener import config_http, config_rules, dialect, rules_examples, senders
 from listener.config_http import Http, UserTable
 from listener.config_values import (
     CLOSED,
@@ -38,9 +38,11 @@ from listener.config_values import (
 )
 from listener.dialect import DeviceName, Distrusted, Phrases, SideWords, ViewWords
 from listener.rules_examples import Example, PlacedExample
+from listener.senders import SenderTable, StudiesPerHour
 from listener.users import User
 from pipeline.rules import Action, Rule
 from pipeline.send import Pacs
+from store.pace import Pace
 from store.study import WhenIncomplete
 from store.view import Device, Dialect
 
@@ -81,6 +83,7 @@ class Dicom(Table):
     max_associations: Annotated[int, Field(ge=1)] = 32
     receivers: Annotated[int, Field(ge=1, le=64)] = 1
     strict: bool = False
+    studies_per_hour: StudiesPerHour = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +183,7 @@ SINGLE_TABLES: Mapping[str, type] = {
     "work": Work,
     "alert": Alert,
 }
-LISTED_TABLES: Mapping[str, type] = {"pacs": _Pacs, "rule": _Rule, "device": _Device, "user": UserTable}
+LISTED_TABLES: Mapping[str, type] = {"pacs": _Pacs, "rule": _Rule, "device": _Device, "sender": SenderTable, "user": UserTable}
 
 
 class _Settings(BaseModel):
@@ -197,6 +200,7 @@ class _Settings(BaseModel):
     pacs: tuple[_Pacs, ...] = ()
     rule: tuple[_Rule, ...] = ()
     device: tuple[_Device, ...] = ()
+    sender: tuple[SenderTable, ...] = ()
     user: tuple[UserTable, ...] = ()
 
 
@@ -217,6 +221,7 @@ class Config:
     pacs: tuple[Pacs, ...]
     rules: tuple[Rule, ...]
     dialect: Dialect
+    pace: Pace
     users: tuple[User, ...] = ()
     examples: tuple[PlacedExample, ...] = ()  # beside the rules
 
@@ -341,7 +346,9 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
         dialect=Dialect(
             side_words=settings.study.side_words,
             devices=tuple(Device(**{field.name: getattr(device, field.name) for field in fields(device)}) for device in settings.device),
+            senders=senders.habits(settings.sender),
         ),
+        pace=senders.pace(settings.sender, settings.dicom.studies_per_hour),
         users=tuple(
             User(name=user.name, role=user.role, password_hash=user.password_hash, token_hashes=hashes)
             for user, hashes in zip(settings.user, tokens, strict=True)
@@ -487,7 +494,8 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
     yield from rules_examples.contradictions(_tables(merged, "rule"), rule_names)
     if "rule" not in merged:
         yield ("rule",), "there is no [[rule]], so nothing would be analysed; write one"
-    yield from dialect.contradictions(_table(merged, "study"), _tables(merged, "device"))
+    yield from senders.contradictions(_tables(merged, "sender"))
+    yield from dialect.contradictions(_table(merged, "study"), _tables(merged, "sender"), _tables(merged, "device"))
     yield from _contradictions_of_tables(merged, names, source)
 
 

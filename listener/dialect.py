@@ -1,4 +1,5 @@
-"""The words of a site's language and the habits of its devices, as `[study] side_words` and `[[device]]` write them: checked, in capitals.
+"""The words of a site's language and the habits of its senders and devices, as `[study] side_words`, `[[sender]]` and `[[device]]` write
+them: checked, in capitals.
 
 A wrong word puts an image on the wrong side, so every word that a header may already use for something else is refused: sides, the views
 of PS3.16 CID 4014, and the modifiers of CID 4015.
@@ -121,25 +122,38 @@ Distrusted = tuple[Annotated[str, AfterValidator(_trusted)], ...]
 DeviceName = Annotated[str, Field(max_length=64), AfterValidator(_device_name)]
 
 
-def contradictions(study: Mapping[str, Any], devices: Sequence[Mapping[str, Any]]) -> Iterator[tuple[_Location, str]]:
-    """What is wrong between words and between devices that are right by themselves: (location, message). Works on what was written,
+def contradictions(
+    study: Mapping[str, Any], senders: Sequence[Mapping[str, Any]], devices: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[_Location, str]]:
+    """What is wrong between words, and between devices, that are right by themselves: (location, message). Works on what was written,
     whether or not it is valid."""
     site = _words(study.get("side_words"))
     yield from _wrong_sides(("study", "side_words"), site)
+    for index, sender in enumerate(senders):
+        # Any device may stand behind a sender.
+        yield from _wrong_words(("sender", index), sender, [site, *(_words(device.get("side_words")) for device in devices)])
     for index, device in enumerate(devices):
-        sides, views = _words(device.get("side_words")), _words(device.get("view_words"))
-        yield from _wrong_sides(("device", index, "side_words"), sides)
-        yield from _twice(("device", index, "view_words"), views)
-        for written, word, label in views:
-            entry = ("device", index, "view_words", written)
-            if word in CID_4014 and _in_capitals(label) in CID_4014 and _in_capitals(label) != word:
-                yield entry, f"{word} is a view of CID 4014 itself and never another one; leave it out"
-            if any(word == side_word for _, side_word, _ in (*site, *sides)):
-                yield entry, f"{word} is a side word as well; a word says one thing only: leave one of them out"
+        yield from _wrong_words(("device", index), device, [site, *(_words(sender.get("side_words")) for sender in senders)])
         number = next((number for number, other in enumerate(devices[:index], start=1) if _match_one(device, other)), None)
         if number is not None:
             location = ("device", index, "model" if device.get("model") else "manufacturer")
             yield location, f"[[device]] number {number} matches the same devices; write manufacturer and model in both, or join them"
+
+
+def _wrong_words(
+    table: _Location, written: Mapping[str, Any], others: Sequence[Sequence[tuple[str, str, str]]]
+) -> Iterator[tuple[_Location, str]]:
+    """What is wrong with the words of one table; `others`: side words that may count in the same header."""
+    own, views = _words(written.get("side_words")), _words(written.get("view_words"))
+    yield from _wrong_sides((*table, "side_words"), own)
+    yield from _twice((*table, "view_words"), views)
+    sides = {word for words in (own, *others) for _, word, _ in words}
+    for name, word, label in views:
+        entry = (*table, "view_words", name)
+        if word in CID_4014 and _in_capitals(label) in CID_4014 and _in_capitals(label) != word:
+            yield entry, f"{word} is a view of CID 4014 itself and never another one; leave it out"
+        if word in sides:
+            yield entry, f"{word} is a side word as well; a word says one thing only: leave one of them out"
 
 
 def _wrong_sides(table: _Location, words: Sequence[tuple[str, str, str]]) -> Iterator[tuple[_Location, str]]:

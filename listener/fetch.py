@@ -40,7 +40,7 @@ def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instanc
         received = files.incoming / f"{secrets.token_hex(16)}.dcm"
         try:
             ds.save_as(received, enforce_file_format=True)
-            keys = read_keys(received)
+            keys = read_keys(received, config.dialect.of(pacs.ae_title).sender.character_set)
             check_uids(keys)
             kept = keep_file(
                 keys,

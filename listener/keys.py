@@ -131,8 +131,8 @@ class _Raw(io.FileIO):
         return super().readinto(buffer) or 0
 
 
-def read_keys(path: Path) -> Keys:
-    """The keys of the Part 10 file at `path`, without decoding pixels.
+def read_keys(path: Path, character_set: str = "") -> Keys:
+    """The keys of the Part 10 file at `path`, without decoding pixels. Text of one that names no character set is in `character_set`.
 
     A character set decides nothing: a name that cannot be decoded is kept with its bytes as backslash escapes.
     Raises Refused(CANNOT_PARSE) when it is no data set, OSError when the file cannot be read.
@@ -157,7 +157,7 @@ def read_keys(path: Path) -> Keys:
         if raw.fault is not None:
             raise raw.fault
     values = {keyword: _raw(ds, keyword) for keyword in (*_UID_KEYWORDS, *_TEXT_KEYWORDS)}
-    encodings = _encodings(_raw(ds, "SpecificCharacterSet"))
+    encodings = _encodings(_raw(ds, "SpecificCharacterSet").strip(b" \0") or character_set.encode("ascii"))
     return Keys(
         sop_class_uid=_ascii(values["SOPClassUID"]),
         sop_instance_uid=_ascii(values["SOPInstanceUID"]),

@@ -211,7 +211,10 @@ def open_condition(config: Config) -> Condition:
 def alert_limits(config: Config) -> Limits:
     """From when on people are told."""
     return Limits(
-        waiting_minutes=config.alert.waiting_minutes, silent_hours=config.alert.silent_hours, min_free_bytes=min_free_bytes(config)
+        waiting_minutes=config.alert.waiting_minutes,
+        silent_hours=config.alert.silent_hours,
+        min_free_bytes=min_free_bytes(config),
+        pace=config.pace,
     )
 
 
@@ -324,6 +327,7 @@ def policy(config: Config, path: str = "") -> Policy:
         cards={} if path else _Policies(config),
         dialect=config.dialect,
         ae_titles={pacs.name: pacs.ae_title for pacs in config.pacs},
+        pace=config.pace,
     )
 
 

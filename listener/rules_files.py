@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 from listener.analyse import files_of
 from listener.keeping import ignored_because
 from listener.keys import Keys, Refused, read_keys
-from store.header import pack_header, read_header, unpack_header
+from store.header import name_character_set, pack_header, read_header, unpack_header
 from store.header_text import UNREADABLE
 from store.images import Decisions, Image, Judged, Patient, Rejection
 from store.replay import NOTHING_KEPT, Replayed
@@ -44,7 +44,8 @@ class StudyOfFiles:
         """What the rules look at; None when no file of it would be kept."""
 
         def assigned(number: int, view: View) -> ViewEvidence:
-            return resolve_view(unpack_header(self.files[number].header), policy.dialect, assigned=view)
+            one = self.files[number]
+            return resolve_view(unpack_header(one.header), policy.dialect.of(one.calling_ae_title), assigned=view)
 
         judged = Judged(self.images, Decisions(), policy, assigned)
         return seen_of(judged, self.files, min((one.received_at for one in self.images), default=datetime.min))
@@ -66,13 +67,17 @@ def studies_of_files(
 ) -> list[StudyOfFiles]:
     """The studies of these files, a folder standing for all files in it; what is no DICOM file belongs to the study ""."""
     studies: dict[str, StudyOfFiles] = {}
+    dialect = policy.dialect.of(calling_ae_title)
     for number, path in enumerate(files_of(paths), start=1):
         uid, why, packed, keys = "", "", b"", None
         try:
-            keys = read_keys(path)
+            keys = read_keys(path, dialect.sender.character_set)
             uid = keys.study_instance_uid
             why = ignored_because(keys, kept_sop_classes)
-            packed = b"" if why else pack_header(read_header(path))
+            if not why:
+                header = read_header(path)
+                name_character_set(header, dialect.sender.character_set)
+                packed = pack_header(header)
         except (Refused, InvalidDicomError, *UNREADABLE) as error:
             why = (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
         study = studies.setdefault(uid, StudyOfFiles(uid))
@@ -80,7 +85,7 @@ def studies_of_files(
             study.left_out.append(f"{path}: {why}")
             continue
         study.files[number] = _File(id=number, header=packed, calling_ae_title=calling_ae_title, called_ae_title=called_ae_title)
-        study.images.append(_image(number, keys, resolve(unpack_header(packed), policy.dialect), now))
+        study.images.append(_image(number, keys, resolve(unpack_header(packed), dialect), now))
     return list(studies.values())
 
 

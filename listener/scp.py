@@ -16,7 +16,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from socketserver import BaseServer
@@ -78,11 +78,13 @@ class _Accepted:
 
     kept: frozenset[str]  # SOP Class UIDs
     strict: bool
+    character_sets: Mapping[str, str]  # of calling AE titles whose images name none
 
 
 class StorageScp:
     """Listens on one port. Several processes may share it with `reuse_port`: Linux gives each connection to one of them.
-    `image_kinds`: what the site's model reads; an image of another kind is recorded and not kept.
+    `image_kinds`: what the site's model reads; an image of another kind is recorded and not kept. `character_sets`: of calling AE titles
+    whose images name none.
 
     The settings of pynetdicom and `tempfile.tempdir` are process-wide: one process, one folder of incoming files.
     """
@@ -99,6 +101,7 @@ class StorageScp:
         max_associations: int = 32,
         image_kinds: Collection[ImageKind] = (),
         strict: bool = False,
+        character_sets: Mapping[str, str] | None = None,
         reuse_port: bool = False,
         limits: Limits | None = None,
         figures: Figures | None = None,
@@ -126,11 +129,25 @@ class StorageScp:
         self._ae.add_supported_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         for sop_class in SOP_CLASSES:
             self._ae.add_supported_context(sop_class.uid, list(sop_class.transfer_syntaxes))
-        self.accept(accept_from=accept_from, max_associations=max_associations, image_kinds=image_kinds, strict=strict)
+        self.accept(
+            accept_from=accept_from,
+            max_associations=max_associations,
+            image_kinds=image_kinds,
+            strict=strict,
+            character_sets=character_sets,
+        )
 
-    def accept(self, *, accept_from: Collection[str], max_associations: int, image_kinds: Collection[ImageKind], strict: bool) -> None:
+    def accept(
+        self,
+        *,
+        accept_from: Collection[str],
+        max_associations: int,
+        image_kinds: Collection[ImageKind],
+        strict: bool,
+        character_sets: Mapping[str, str] | None = None,
+    ) -> None:
         """From now on: whose next association and which next instances. Associations that are open go on, whoever called."""
-        self._accepted = _Accepted(kept=kept_for(image_kinds), strict=strict)
+        self._accepted = _Accepted(kept=kept_for(image_kinds), strict=strict, character_sets=dict(character_sets or {}))
         self._ae.require_calling_aet = list(accept_from)
         self._ae.maximum_associations = max_associations
 
@@ -192,7 +209,7 @@ class StorageScp:
             size_bytes = received.stat().st_size
             self._check_space()
             check_size(size_bytes, stripped(event.request.AffectedSOPClassUID))  # before anything of it is parsed
-            keys = read_keys(received)
+            keys = read_keys(received, self._accepted.character_sets.get(stripped(event.assoc.requestor.ae_title), ""))
             outcome = self._store(event, received, keys)
         except Refused as refusal:
             outcome, status, comment = "refused", refusal.status, refusal.comment

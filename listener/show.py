@@ -7,6 +7,9 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from store.pace import Standing
+from store.queue import MOST
+
 
 def printable(text: str) -> str:
     """`text` with everything but its newlines that could steer a terminal written as an escape: DICOM text comes from strangers."""
@@ -36,6 +39,10 @@ def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     yield f"Expected views {', '.join(study['rule']['slots'])}"
     if study["rule"]["forward_to"]:
         yield f"Images are forwarded to {', '.join(study['rule']['forward_to'])}"
+    if said := pace_in_words(study["pace"]):
+        yield f"Pace {said}"
+    if study["queue"]:
+        yield f"Queue {place_in_words(study['queue'])}"
     yield from _paused(study, zone)
     yield from _held(study)
     yield from _hints(study)
@@ -54,6 +61,26 @@ def _lines(study: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     yield "Timeline"
     for line in study["timeline"]:
         yield f"  {_when(line['at'], zone)}  {line['text']}"
+
+
+def pace_in_words(pace: Mapping[str, Any]) -> str:
+    """How a study stands to its sender's pace; "" when there is nothing to say."""
+    title = pace["calling_ae_title"]
+    return {
+        Standing.ABOVE: f"above that of {title}: its images are read, and its results sent, after all others",
+        Standing.WITHIN: f"within that of {title}",
+        Standing.ASKED: f"not that of {title}: a person asked for it",
+    }.get(pace["standing"], "")
+
+
+def place_in_words(queue: Mapping[str, Any]) -> str:
+    """Where a study stands among the images that wait to be read."""
+    at = "a person waits for it" if queue["priority"] == 0 else f"priority {queue['priority']}"
+    behind = ", above the pace of its sender" if queue["behind"] else ""
+    if queue["begun"]:
+        return f"is being read: {at}{behind}"
+    before = f"{queue['before']} images" if queue["before"] is not None else f"more than {MOST} images"
+    return f"waits to be read: {before} before it, {at}{behind}"
 
 
 #: State -> what keeps a study in it that a person has paused.

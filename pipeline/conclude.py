@@ -9,6 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from pipeline.workshop import Workshop
 from store.archive import NewObject, NewVersion
 from store.database import DatabaseAway
 from store.files import FileGone
-from store.header import header_json, pack_header, read_header, unpack_header
+from store.header import header_json, name_character_set, pack_header, read_header, unpack_header
 from store.header_text import UNREADABLE
 from store.look import Reading, ReadView
 from store.rows import UnknownStudy
@@ -99,8 +100,10 @@ def _advance(shop: Workshop, study_instance_uid: str) -> bool:
         try:
             shop.files.check(one.file_name)
             # Packed first: reading values changes them in place, and what is remembered shall be the bytes as they were received.
-            packed = pack_header(read_header(shop.files.path(one.file_name)))
-            resolved[one.instance_id] = (resolve(unpack_header(packed), shop.policy.dialect), packed)
+            dialect, header = shop.policy.dialect.of(one.calling_ae_title), read_header(shop.files.path(one.file_name))
+            assumed = dialect.sender.character_set if name_character_set(header, dialect.sender.character_set) else ""
+            packed = pack_header(header)
+            resolved[one.instance_id] = (replace(resolve(unpack_header(packed), dialect), assumed_character_set=assumed), packed)
         except (InvalidDicomError, *UNREADABLE) as error:
             if isinstance(error, OSError) and not isinstance(error, FileGone):
                 raise  # the disk is away, the header is not to blame

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from store.condition import Facts, Process, Sender, by_configuration, refusing
 from store.database import database_now
 from store.files import Room
 from store.ledger import OWING
+from store.pace import UNLIMITED, Pace
 from store.pauses import Paused
 from store.study import digest
 
@@ -61,6 +63,7 @@ class AlertKind(StrEnum):
     SILENT = "silent"
     IGNORED = "ignored"
     CONFIGURATION = "configuration"
+    PACE = "pace"
 
 
 #: Found by `sender_causes`, the others by `causes`.
@@ -87,6 +90,7 @@ class Limits:
     waiting_minutes: float
     silent_hours: float  # 0: never
     min_free_bytes: int
+    pace: Pace = UNLIMITED
 
 
 def causes(facts: Facts, limits: Limits, room: Room | None, standing: Collection[str] = ()) -> list[Cause]:
@@ -108,6 +112,7 @@ def causes(facts: Facts, limits: Limits, room: Room | None, standing: Collection
         *_reconciled(facts.reconciled),
         *_long_pauses(facts),
         *_configuration(facts),
+        *_behind(facts, limits.pace),
     ]
 
 
@@ -187,7 +192,7 @@ def _held_disk(facts: Facts, limits: Limits, room: Room | None) -> Iterator[Caus
 
 def _waiting(facts: Facts, longest: timedelta) -> Iterator[Cause]:
     paused = {one["what"] for one in facts.pauses}
-    since = facts.study_waits_since
+    since = facts.study_waits_since  # what is above its sender's pace waits with reason
     if since is not None and Paused.ANALYSING not in paused:
         minutes = (facts.now - since).total_seconds() / 60
         if facts.now - since > longest:
@@ -199,9 +204,10 @@ def _waiting(facts: Facts, longest: timedelta) -> Iterator[Cause]:
                 command="fourview studies --state analysing",
                 count=facts.open_studies,
             )
-        if not facts.living("work") and facts.now - since > WITHOUT_WORKER:
-            text = f"no worker is running while {facts.open_studies} studies wait"
-            yield Cause(cause="no worker", kind=AlertKind.NO_WORKER, text=text, command="fourview status", count=facts.open_studies)
+    first = min((one for one in (since, facts.behind_waits_since) if one is not None), default=facts.now)
+    if Paused.ANALYSING not in paused and not facts.living("work") and facts.now - first > WITHOUT_WORKER:
+        text = f"no worker is running while {facts.open_studies} studies wait"
+        yield Cause(cause="no worker", kind=AlertKind.NO_WORKER, text=text, command="fourview status", count=facts.open_studies)
     for destination, created_at in facts.delivery_waits_since.items():
         if Paused.SENDING not in paused and facts.now - created_at > longest:
             count = sum(facts.deliveries.get((destination, state), 0) for state in OWING)
@@ -255,6 +261,19 @@ def _configuration(facts: Facts) -> Iterator[Cause]:
 def _named(processes: Sequence[Process]) -> str:
     names = [one.process for one in processes]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _behind(facts: Facts, pace: Pace) -> Iterator[Cause]:
+    """One alert for each sender that is faster than its pace, until its last image was read and an hour went by without another one."""
+    for one in facts.behind:
+        allowed = f", more than {per_hour} in an hour" if (per_hour := pace.of(one.ae_title)) else ""
+        text = (
+            f"{one.ae_title} sends faster than its pace{allowed}: {one.studies} studies of the last hour are above it, and {one.images} "
+            "images are read after all others. A migration or a prefetch: nothing need be done, or `fourview reprocess` what is urgent. "
+            f"The work of every day: raise studies_per_hour in the [[sender]] of {one.ae_title}"
+        )
+        command = f"fourview studies --sender {shlex.quote(one.ae_title)}"
+        yield Cause(cause=f"pace:{one.ae_title}", kind=AlertKind.PACE, text=text, command=command, count=max(one.studies, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,20 @@ from store.images import Disposition
 from store.ledger import DEAD, GIVEN_UP, DeliveryState
 from store.look import UNSEEN, Look, Reading, ReadView, header_columns
 from store.on_demand import beginning, came_after_all, only_on_demand
-from store.rows import AT_REST, CANNOT_KEEP, Busy, Claim, UnknownStudy, change_study, claim_rows, lock_study, move, say
+from store.rows import (
+    AT_REST,
+    CANNOT_KEEP,
+    TURN_OF_THE_OLDEST,
+    Busy,
+    Claim,
+    UnknownStudy,
+    change_study,
+    claim_rows,
+    lock_study,
+    move,
+    say,
+    turns,
+)
 from store.seen import Decide
 from store.study import Event, ModelIdentity, Outcome, Policy, StudyState
 from store.view import Resolved
@@ -78,6 +91,7 @@ class Unresolved:
 
     instance_id: int
     file_name: str
+    calling_ae_title: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +129,7 @@ class Archive:
     def __init__(self, engine: sa.Engine, *, clock: Callable[[sa.Connection], datetime] = database_now) -> None:
         self._engine = engine
         self._clock = clock
+        self._handed_out = 0
 
     # ------------------------------------------------------------------------------------------------------------- receive
 
@@ -215,17 +230,28 @@ class Archive:
     # ----------------------------------------------------------------------------------------------------- what needs work
 
     def claim_studies(self, room: int = 50) -> list[Claim]:
-        """Hand at most `room` studies that need attention to a worker: something new, then something due, and nobody at work on them."""
+        """Hand at most `room` studies that need attention to a worker, and that nobody works on: something new, then something due; each
+        by priority, then by age. See `store.rows.turns`.
+        """
         row = tables.study
         now = sa.bindparam("now", type_=row.c.due_at.type)
         due = sa.and_(row.c.workflow_id.is_(None), row.c.due_at <= now)
+        by_age, by_priority = (row.c.due_at,), (row.c.priority, row.c.due_at)
         with self._engine.begin() as connection:
             moment = self._clock(connection)
+            oldest = turns(self._handed_out, room)
+            new_first = self._handed_out // TURN_OF_THE_OLDEST % 2 == 0  # neither of the two kinds waits for ever behind the other
             claims: list[Claim] = []
-            for wanted in (tables.OPEN_STUDY, due):  # one after the other: with OR, neither would find its index
-                if room > len(claims):
-                    key = row.c.study_instance_uid
-                    claims += claim_rows(connection, "study", row, key, wanted, (row.c.due_at,), room - len(claims), moment)
+            # One question after the other: with OR, none would find its index.
+            for wanted, order, limit in (
+                (tables.OPEN_STUDY if new_first else due, by_age, oldest),
+                (due if new_first else tables.OPEN_STUDY, by_age, oldest),
+                (tables.OPEN_STUDY, by_priority, room),
+                (due, by_priority, room),
+            ):
+                if (left := min(limit, room - len(claims))) > 0:
+                    claims += claim_rows(connection, "study", row, row.c.study_instance_uid, wanted, order, left, moment)
+            self._handed_out += len(claims)
             return claims
 
     # ------------------------------------------------------------------------------------------------------------- advance
@@ -235,7 +261,7 @@ class Archive:
         with self._engine.begin() as connection:
             row = tables.instance
             query = (
-                sa.select(row.c.id, row.c.file_name)
+                sa.select(row.c.id, row.c.file_name, row.c.calling_ae_title)
                 .where(row.c.study_instance_uid == study_instance_uid, row.c.resolved_at.is_(None), row.c.file_name.is_not(None))
                 .order_by(row.c.id)
             )
@@ -277,7 +303,12 @@ class Archive:
         for instance_id, (found, packed) in resolved.items():
             values = {"resolved_at": now, **header_columns(found, packed)}
             row = tables.instance
-            connection.execute(sa.update(row).where(row.c.id == instance_id, row.c.resolved_at.is_(None)).values(**values))
+            new = sa.and_(row.c.id == instance_id, row.c.resolved_at.is_(None))
+            taken = connection.execute(sa.update(row).where(new).values(**values)).rowcount
+            if taken and found.assumed_character_set:
+                image = connection.execute(sa.select(row.c.study_instance_uid, row.c.sop_instance_uid).where(row.c.id == instance_id)).one()
+                words = f"text of {image.sop_instance_uid} is read as {found.assumed_character_set}"
+                say(connection, image.study_instance_uid, now, words, "it names no character set, and that is its sender's")
             if found.study_date:
                 study_uid = sa.select(row.c.study_instance_uid).where(row.c.id == instance_id).scalar_subquery()
                 connection.execute(
@@ -318,7 +349,7 @@ class Archive:
             if StudyState(study.state) is (StudyState.WITHDRAWN if withdrawn else StudyState.ANALYSING):
                 for one in new.objects:
                     for destination in one.destinations:
-                        self._deliver(connection, study_instance_uid, one.sop_instance_uid, destination, reading.now)
+                        self._deliver(connection, study, one.sop_instance_uid, destination, reading.now)
             words = f"version {number}: {reading.outcome}"
             if withdrawn:
                 say(connection, study_instance_uid, reading.now, words)
@@ -389,16 +420,16 @@ class Archive:
             if StudyState(study.state) is StudyState.ANALYSING:
                 for sop_instance_uid, names in destinations.items():
                     for destination in names:
-                        if self._deliver(connection, study_instance_uid, sop_instance_uid, destination, now):
+                        if self._deliver(connection, study, sop_instance_uid, destination, now):
                             say(connection, study_instance_uid, now, f"{destination}: {sop_instance_uid} will be sent")
             self._finish(connection, study, Event.UNCHANGED, reason, now)
 
-    def _deliver(self, connection: sa.Connection, study_instance_uid: str, sop_instance_uid: str, destination: str, now: datetime) -> bool:
+    def _deliver(self, connection: sa.Connection, study: sa.Row[Any], sop_instance_uid: str, destination: str, now: datetime) -> bool:
         """Put an object in the outbox, or back into it when the earlier try was given up; whether it will be sent now."""
         row = tables.delivery
-        fresh = {"state": "waiting", "due_at": now, "created_at": now}
+        fresh = {"state": "waiting", "due_at": now, "created_at": now, "priority": study.priority}
         key = {"sop_instance_uid": sop_instance_uid, "destination": destination}
-        if insert_or_ignore(connection, row, {**key, "study_instance_uid": study_instance_uid, **fresh}):
+        if insert_or_ignore(connection, row, {**key, "study_instance_uid": study.study_instance_uid, **fresh}):
             return True
         given_up = sa.and_(
             row.c.sop_instance_uid == sop_instance_uid,

@@ -17,6 +17,8 @@ from store.database import database_now
 from store.images import Disposition
 from store.leases import LEASE_SECONDS, Configured
 from store.ledger import DEAD, OWING
+from store.pace import BEHIND, Standing
+from store.queue import HOUR
 from store.study import Outcome, StudyState
 
 #: A withdrawal of what was sent is told for so long.
@@ -52,6 +54,15 @@ class Dead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Behind:
+    """A calling AE title of which studies are above its pace: those of the last hour, or of which images still wait."""
+
+    ae_title: str
+    studies: int  # of the last hour
+    images: int  # that wait to be read, behind all others
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that status, metrics and alerts are made of, read in one transaction at `now`."""
 
@@ -59,7 +70,7 @@ class Facts:
     processes: tuple[Process, ...]
     studies: dict[str, int]  # by state
     open_studies: int  # that wait for a worker
-    study_waits_since: datetime | None  # the one that waits longest
+    study_waits_since: datetime | None  # the one that waits longest, of those that are not above their sender's pace
     images_waiting: int
     deliveries: dict[tuple[str, str], int]  # (destination, state) of those in `OPEN`
     delivery_waits_since: dict[str, datetime]  # by destination
@@ -73,6 +84,8 @@ class Facts:
     reconciled_at: datetime | None
     reconciled: dict[str, Any]
     alerts: tuple[dict[str, Any], ...]  # that stand, or of which somebody is still to be told
+    behind_waits_since: datetime | None = None  # the one that waits longest of those that are above it
+    behind: tuple[Behind, ...] = ()
 
     def living(self, role: str) -> list[Process]:
         """The processes of a role that live."""
@@ -127,13 +140,15 @@ class Condition:
             states = connection.execute(sa.select(study.c.state, sa.func.count()).group_by(study.c.state)).all()
             waiting = sa.and_(score.c.state == "waiting", score.c.background.is_(sa.false()))
             reconciled = connection.execute(sa.select(chore).where(chore.c.name == "reconcile")).first()
-            open_studies, since = _open_studies(connection, now)
+            above = study.c.pace == Standing.ABOVE
+            open_studies, since = _open_studies(connection, now, sa.not_(above))
+            behind_studies, behind_since = _open_studies(connection, now, above)
             deliveries, oldest, errors = _open_deliveries(connection)
             return Facts(
                 now=now,
                 processes=_processes(connection, now),
                 studies={one[0]: one[1] for one in states},
-                open_studies=open_studies,
+                open_studies=open_studies + behind_studies,
                 study_waits_since=since,
                 images_waiting=connection.execute(sa.select(sa.func.count()).select_from(score).where(waiting)).scalar_one(),
                 deliveries=deliveries,
@@ -148,6 +163,8 @@ class Condition:
                 reconciled_at=reconciled.done_at if reconciled is not None else None,
                 reconciled=dict(reconciled.outcome or {}) if reconciled is not None else {},
                 alerts=_alerts(connection),
+                behind_waits_since=behind_since,
+                behind=_behind(connection, now),
             )
 
     def processes(self) -> tuple[Process, ...]:
@@ -203,10 +220,11 @@ def _processes(connection: sa.Connection, now: datetime) -> tuple[Process, ...]:
     )
 
 
-def _open_studies(connection: sa.Connection, now: datetime) -> tuple[int, datetime | None]:
+def _open_studies(connection: sa.Connection, now: datetime, which: sa.ColumnElement[bool]) -> tuple[int, datetime | None]:
     """How many studies wait for a worker, and since when the first: since the last that is written on its timeline."""
     study, timeline = tables.study, tables.timeline
-    waits = sa.or_(study.c.generation > study.c.settled_generation, study.c.due_at <= now, study.c.state == StudyState.ANALYSING)
+    open_ = sa.or_(study.c.generation > study.c.settled_generation, study.c.due_at <= now, study.c.state == StudyState.ANALYSING)
+    waits = sa.and_(open_, which)
     count = connection.execute(sa.select(sa.func.count()).select_from(study).where(waits)).scalar_one()
     if count == 0:
         return 0, None
@@ -218,6 +236,23 @@ def _open_studies(connection: sa.Connection, now: datetime) -> tuple[int, dateti
         .subquery()
     )
     return count, connection.execute(sa.select(sa.func.min(last.c.at, type_=timeline.c.at.type))).scalar()
+
+
+def _behind(connection: sa.Connection, now: datetime) -> tuple[Behind, ...]:
+    study, score = tables.study, tables.score
+    lately = sa.and_(tables.PACED_STUDY, study.c.pace == Standing.ABOVE, study.c.first_instance_at > now - HOUR)
+    came = sa.select(study.c.paced_by, sa.func.count()).where(lately).group_by(study.c.paced_by)
+    studies: dict[str, int] = {one[0]: one[1] for one in connection.execute(came).all()}
+    waits = (
+        sa.select(study.c.paced_by, sa.func.count())
+        .select_from(score)
+        .join(study, study.c.study_instance_uid == score.c.study_instance_uid)
+        .where(score.c.state == "waiting", score.c.background.is_(sa.false()), score.c.priority > BEHIND)
+        .group_by(study.c.paced_by)
+    )
+    images: dict[str, int] = {one[0]: one[1] for one in connection.execute(waits).all()}
+    titles = sorted({*studies, *images})
+    return tuple(Behind(ae_title=one, studies=studies.get(one, 0), images=images.get(one, 0)) for one in titles)
 
 
 def _open_deliveries(

@@ -5,6 +5,7 @@ pydicom writes elements that nobody asked for back byte for byte, so an odd char
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
+from pydicom.charset import convert_encodings
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
@@ -97,6 +100,55 @@ def read_header(path: Path) -> Dataset:
         total -= sizes[tag]
         del ds[tag]
     return ds
+
+
+#: VRs whose text is in the data set's character set (PS3.5 6.1.2.2).
+_TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+
+
+def name_character_set(ds: Dataset, character_set: str) -> bool:
+    """Write `character_set` as the Specific Character Set (0008,0005) of a header that `read_header` has just read, when it names none and
+    has text that needs one (PS3.3 C.12.1.1.2); whether it was written. Values, which nobody has looked at yet, stay as they are."""
+    if not character_set or not _names_none(ds) or not _needs_one(unpack_header(pack_header(ds))):
+        return False
+    ds.SpecificCharacterSet = character_set.split("\\")
+    # Else pydicom, which holds the bytes for text of another character set, would write them anew.
+    is_implicit_vr, is_little_endian = ds.original_encoding
+    ds.set_original_encoding(is_implicit_vr, is_little_endian, convert_encodings(character_set.split("\\")))
+    return True
+
+
+def _names_none(ds: Dataset) -> bool:
+    element = ds.get_item("SpecificCharacterSet") if "SpecificCharacterSet" in ds else None
+    value = element.value if element is not None else None
+    return not (value.strip(b" \0") if isinstance(value, bytes) else value)
+
+
+def _needs_one(ds: Dataset) -> bool:
+    """Whether a text in `ds`, also in an item, is beyond ASCII, or has an escape sequence (PS3.5 6.1.2.5). Changes `ds`."""
+    for tag in list(ds.keys()):
+        element = ds.get_item(tag)
+        if isinstance(element, RawDataElement) and needs_character_set(element.value) and _vr(element) in _TEXT_VRS:
+            return True
+        if _vr(element) == "SQ":
+            with contextlib.suppress(*UNREADABLE):
+                if any(_needs_one(item) for item in ds[tag].value or ()):
+                    return True
+    return False
+
+
+def needs_character_set(value: bytes | None) -> bool:
+    """Whether the bytes of a text mean something only in a character set."""
+    return isinstance(value, bytes) and (not value.isascii() or b"\x1b" in value)
+
+
+def _vr(element: DataElement | RawDataElement | None) -> str:
+    if element is None:
+        return ""
+    try:
+        return str(element.VR or dictionary_VR(element.tag))
+    except KeyError:
+        return ""  # of a private attribute in Implicit VR
 
 
 def pack_header(ds: Dataset) -> bytes:

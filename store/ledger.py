@@ -24,7 +24,7 @@ from store.database import database_now, insert_or_ignore, one_at_a_time
 from store.grouping import RequestKind
 from store.images import Disposition
 from store.pauses import Paused, is_paused
-from store.rows import Claim, UnknownStudy, change_study, lock_study, move, new_workflow_id, say
+from store.rows import Claim, UnknownStudy, change_study, lock_study, move, new_workflow_id, say, turns
 from store.study import Event, Outcome, StudyState, digest
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 BATCH = 50
 #: At most so many of them are originals: those of two exams are half a gigabyte, and a result that is made meanwhile shall not wait long.
 ORIGINALS = 8
+#: Added to the priority of an original: results are small, and somebody waits for them.
+AFTER_RESULTS = 100
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 900.0
 #: What a workflow that vanished held is looked at again after this long.
@@ -95,12 +97,16 @@ class Ledger:
     def __init__(self, engine: sa.Engine, *, clock: Callable[[sa.Connection], datetime] = database_now) -> None:
         self._engine = engine
         self._clock = clock
+        self._handed_out = 0
 
     # ----------------------------------------------------------------------------------------------------------- handing out
 
     def claim(self, room: int = 50) -> list[Claim]:
-        """Hand the due deliveries of at most `room` destinations to a worker, a batch at a time: results in version order and none of a
-        held study, then originals in the order of their rules' priorities."""
+        """Hand the due deliveries of at most `room` destinations to a worker, a batch at a time; of results none of a held study.
+
+        By priority, which lets results go before originals, then by age, and the versions of a study in their order. See
+        `store.rows.turns`: of batches.
+        """
         row, study = tables.delivery, tables.study
         with self._engine.begin() as connection:
             if is_paused(connection, Paused.SENDING):
@@ -128,8 +134,6 @@ class Ledger:
                 sa.not_(earlier),
             )
             is_original = row.c.instance_id.is_not(None)
-            # Results are small, and somebody waits for them.
-            order = sa.case((is_original, study.c.rule_priority), else_=0)
             claims = []
             for destination in sorted(destinations):
                 found = connection.execute(
@@ -137,7 +141,7 @@ class Ledger:
                     .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
                     .outerjoin(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
                     .where(due, row.c.destination == destination, sa.or_(is_original, result_may_go))
-                    .order_by(order, row.c.id)
+                    .order_by(*((row.c.id,) if turns(self._handed_out, 1) else (row.c.priority, row.c.id)))
                     .limit(BATCH)
                 ).all()
                 too_many = {one.id for one in [one for one in found if one.large][ORIGINALS:]}
@@ -149,6 +153,7 @@ class Ledger:
                     # Asked again under the row's lock: one that was settled meanwhile is nobody's work.
                     if connection.execute(sa.update(row).where(mine, due).values(**values)).rowcount:
                         claims.append(claim)
+                        self._handed_out += 1
                 if len(claims) >= room:
                     break
             return claims
@@ -449,8 +454,9 @@ def forward(connection: sa.Connection, study_instance_uid: str, destination: str
 
     What the destination was to get before under the same SOP Instance UID is not sent there again, from whatever file or study.
     """
-    going = 0
-    due = {"state": _S.WAITING, "due_at": now, "created_at": now}
+    going, study = 0, tables.study
+    of_study = connection.execute(sa.select(study.c.priority).where(study.c.study_instance_uid == study_instance_uid)).scalar_one()
+    due = {"state": _S.WAITING, "due_at": now, "created_at": now, "priority": of_study + AFTER_RESULTS}
     for one in images:
         key = {"sop_instance_uid": one.sop_instance_uid, "destination": destination}
         values = {"instance_id": one.id, "size_bytes": one.size_bytes, "study_instance_uid": study_instance_uid}

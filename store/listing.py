@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store import tables
+from store import queue, tables
 from store.database import database_now
 from store.found_by import LONGEST, What, hour_of
 from store.keys import begins
@@ -286,12 +286,14 @@ def _lines(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[dict[
     found: dict[tuple[str, str], list[str]] = {}
     for one in connection.execute(sa.select(row_of).where(row_of.c.study_instance_uid.in_(uids)).order_by(row_of.c.value)):
         found.setdefault((one.study_instance_uid, one.what), []).append(one.value)
+    places = queue.places(connection, uids)
     return [
         {
             **{name: row._mapping[name] for name in (*_COLUMNS, *_TIMES)},
             **_said(row.state, newest.get(row.study_instance_uid)),
             "calling_ae_titles": found.get((row.study_instance_uid, What.SENDER), []),
             "devices": found.get((row.study_instance_uid, What.DEVICE), []),
+            "queue": places.get(row.study_instance_uid),
         }
         for row in rows
     ]

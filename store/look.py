@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
-from store import tables
+from store import queue, tables
 from store.correction import Correction
 from store.database import insert_or_ignore
 from store.epoch import epoch
@@ -23,6 +23,7 @@ from store.grouping import Consequences, Release, Request, RequestKind, Snapshot
 from store.header import overlay, unpack_header
 from store.images import Decisions, Disposition, Image, Judged, Patient, Rejection, study_warnings, warnings_of
 from store.ledger import DEAD, OWING, forward
+from store.pace import Standing, place
 from store.rows import change_study, say
 from store.seen import Decide, seen_of
 from store.study import (
@@ -171,6 +172,8 @@ def current_selection(connection: sa.Connection, study_instance_uid: str) -> Map
 
 #: The priority of an image for which a person waits: before all that rules give (1...9), and no rule changes it.
 FIRST = 0
+#: The origin of what came by itself through the door of a calling AE: not what was fetched, or read on demand.
+RECEIVED = "received"
 #: What a look at a study does not see: rows of what was not kept, our own results, and what a person had read on demand.
 UNSEEN = (Disposition.IGNORED, Disposition.OWN_RESULT, Disposition.ON_DEMAND)
 
@@ -287,7 +290,8 @@ def evidence_as_assigned(one: sa.Row[Any], view: View, policy: Policy) -> ViewEv
     if one.header is None:
         return evidence_from(one.evidence)
     # The kind was told with the site's words for its devices; a person decides the view only.
-    return replace(resolve_view(unpack_header(one.header), policy.dialect, assigned=view), kind=ImageKind(one.evidence["kind"]))
+    dialect = policy.dialect.of(one.calling_ae_title)
+    return replace(resolve_view(unpack_header(one.header), dialect, assigned=view), kind=ImageKind(one.evidence["kind"]))
 
 
 class Look:
@@ -490,13 +494,41 @@ class Look:
         row = tables.score
         for instance_id in found.again:
             self.connection.execute(sa.update(row).where(row.c.id == self.scores[instance_id].id).values(**AGAIN))
-        priority = found.changes.get("rule_priority", self.study.rule_priority)
+        priority = self._place(found)
         for instance_id in found.wanted:
             ask_for_score(self.connection, self.study.study_instance_uid, instance_id, self.policy, priority=priority)
         mine = sa.and_(
             row.c.study_instance_uid == self.study.study_instance_uid, row.c.state == "waiting", row.c.priority.not_in((priority, FIRST))
         )
         self.connection.execute(sa.update(row).where(mine).values(priority=priority))
+
+    def _place(self, found: Consequences) -> int:
+        """At which priority the study waits from now on; it counts for its sender's pace when the first of its images is to be read."""
+        uid, standing = self.study.study_instance_uid, Standing(self.study.pace)
+        first = next(iter(self.rows.values()), None)
+        sender = first.calling_ae_title if first is not None and first.origin == RECEIVED else ""
+        per_hour = self._site.pace.of(sender)
+        if standing is Standing.UNCOUNTED and found.wanted and per_hour:
+            standing = Standing.ASKED if self._asked() else queue.count(self.connection, self.study, sender, per_hour)
+            change_study(self.connection, uid, pace=standing, paced_by=sender)
+            if standing is Standing.ABOVE:
+                words = f"{sender} sent more than {per_hour} studies in an hour; its images are read after all others"
+                say(self.connection, uid, self.now, "above the pace of its sender", words)
+        elif standing is Standing.ABOVE and self._asked():
+            standing = Standing.ASKED
+            change_study(self.connection, uid, pace=standing)
+            say(self.connection, uid, self.now, "no longer behind all others", "a person asked for it")
+        priority = place(standing, found.changes.get("rule_priority", self.study.rule_priority))
+        if priority != self.study.priority:
+            change_study(self.connection, uid, priority=priority)
+        return priority
+
+    def _asked(self) -> bool:
+        """Whether a person waits for it: also for a request that waits itself, for the end of the run that reads what it froze."""
+        row = tables.decision
+        mine = sa.and_(row.c.study_instance_uid == self.study.study_instance_uid, row.c.applied_at.is_(None))
+        kinds = (RequestKind.REPROCESS, RequestKind.RELEASE, RequestKind.SEND)
+        return self.connection.execute(sa.select(row.c.id).where(mine, row.c.kind.in_(kinds)).limit(1)).first() is not None
 
     def _cancel_deliveries(self, reason: str) -> None:
         row = tables.delivery

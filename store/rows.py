@@ -113,6 +113,15 @@ def new_workflow_id(name: str, row: object, attempt: int) -> str:
     return f"{name}:{row}:{attempt}:{secrets.token_hex(4)}"
 
 
+#: Every so many rows the one that waits longest is handed out, whatever its priority: nothing waits for ever.
+TURN_OF_THE_OLDEST = 10
+
+
+def turns(handed_out: int, room: int) -> int:
+    """How many of the next `room` rows are the oldest ones, when `handed_out` went before them; the others go by priority."""
+    return (handed_out + room) // TURN_OF_THE_OLDEST - handed_out // TURN_OF_THE_OLDEST
+
+
 def claim_rows(
     connection: sa.Connection,
     name: str,

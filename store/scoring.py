@@ -18,7 +18,7 @@ from store.header import unpack_header
 from store.leases import living_processes
 from store.look import ask_for_score, current_selection, evidence_from
 from store.pauses import Paused, is_paused
-from store.rows import Claim, UnknownStudy, change_study, claim_rows, lock_study, say
+from store.rows import Claim, UnknownStudy, change_study, claim_rows, lock_study, say, turns
 from store.study import Policy, Scores
 from store.view import contradicted_by
 
@@ -28,8 +28,6 @@ ATTEMPTS = 3
 EXPIRED_ATTEMPTS = 20
 #: Taken by a worker beyond what it reads at once, so that it need not wait for the next tick.
 SPARE = 1
-#: Every so many images the one that waits longest is handed out, whatever its priority: nothing waits for ever.
-TURN_OF_THE_OLDEST = 10
 #: After a failure that may pass, the next attempt waits this long, doubled each time.
 RETRY_SECONDS = 2.0
 _IN_HAND = sa.and_(tables.score.c.state == "waiting", tables.score.c.workflow_id.is_not(None))
@@ -59,7 +57,7 @@ class Scoring:
         self._handed_out = 0
 
     def claim(self, room: int = 50, *, spare: int = 0, at_once: int = 0) -> list[Claim]:
-        """Hand at most `room` images that wait to be read to a worker, by priority, then by age.
+        """Hand at most `room` images that wait to be read to a worker, by priority, then by age; see `store.rows.turns`.
 
         `room` is what it can begin at once, so that an urgent image overtakes all that wait. `spare` more, which wait in its hands, only
         when all living workers have `at_once` images in theirs: else another one would begin it now. One that is only re-read in the
@@ -78,9 +76,9 @@ class Scoring:
                 busy = connection.execute(sa.select(sa.func.count()).select_from(row).where(_IN_HAND)).scalar_one()
                 if busy + room >= at_once * len(living_processes(connection, "work", moment)):
                     room += spare
-            turns = (self._handed_out + room) // TURN_OF_THE_OLDEST - self._handed_out // TURN_OF_THE_OLDEST
+            oldest = turns(self._handed_out, room)
             claims: list[Claim] = []
-            for order, limit in (((row.c.id,), turns), ((row.c.priority, row.c.id), room - turns)):
+            for order, limit in (((row.c.id,), oldest), ((row.c.priority, row.c.id), room - oldest)):
                 if limit:
                     claims += claim_rows(connection, "view", row, row.c.id, urgent, order, limit, moment)
             self._handed_out += len(claims)

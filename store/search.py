@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from store import tables
+from store import queue, tables
 from store.database import database_now
 from store.images import Disposition
 from store.keys import conditions, like
@@ -126,6 +126,8 @@ class Search:
                     "slots": row.rule_slots or [str(view) for view in HANGING_ORDER],
                     "forward_to": row.rule_forward_to or [],
                 },
+                "pace": {"standing": row.pace, "calling_ae_title": row.paced_by},
+                "queue": queue.places(connection, [study_instance_uid]).get(study_instance_uid),
                 "same_patient": _same_patient(connection, row),
                 "same_images": _same_images(connection, row, [one.sop_instance_uid for one in received]),
                 "slots": _slots(received, evidence, runs[versions[-1].run_id].selection if versions else {}),

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol, Self
 
 from store.dialect import STANDARD, Dialect
+from store.pace import UNLIMITED, Pace
 
 
 class View(StrEnum):
@@ -461,6 +462,7 @@ class Policy:
     card: str = ""  # path of the card that `model` and the two lines above are from; "" for the site's
     cards: Mapping[str, Policy] = field(default_factory=dict)  # by path: how studies are treated that another card reads
     dialect: Dialect = STANDARD
+    pace: Pace = UNLIMITED
     versions_per_day: int = 5  # more within 24 h are held: a loop or a storm
     ae_titles: Mapping[str, str] = field(default_factory=dict)  # of the destinations, by name: no image goes back to its sender
 

@@ -99,8 +99,12 @@ def _kept(file_name: str, name: str | None = None, columns: tuple[str, ...] = ()
 
 #: Something happened to a study that nobody has looked at yet.
 OPEN_STUDY = sa.text("workflow_id IS NULL AND generation > settled_generation")
+#: A study that counts for its sender's pace.
+PACED_STUDY = sa.text("pace <> ''")
 #: An image that waits to be read and was not handed out.
 FREE_SCORE = sa.text("workflow_id IS NULL AND state = 'waiting'")
+#: A delivery that will be due and was not handed out.
+FREE_DELIVERY = sa.text("workflow_id IS NULL AND due_at IS NOT NULL")
 
 #: What belongs to the installation and must not change: Device Observer UID, serial number.
 installation = sa.Table(
@@ -147,6 +151,10 @@ study = sa.Table(
     sa.Column("card", sa.Text, nullable=False, server_default=""),  # path of the model card that reads it; "" for the site's
     sa.Column("doubts", sa.JSON),  # of a held study: list of {reason, choices}
     sa.Column("rule_priority", sa.Integer, nullable=False, server_default="5"),  # 1 first ... 9 last
+    # See store.pace: how it stands to the pace of the calling AE title that it counts for, and at which priority it waits by that.
+    sa.Column("pace", sa.String(8), nullable=False, server_default=""),
+    sa.Column("paced_by", sa.String(16), nullable=False, server_default=""),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="5"),
     # What a destination says of the patient, where it differs from the images: {keyword: value}, and who said so.
     sa.Column("correction", sa.JSON),
     sa.Column("corrected_by", sa.Text, nullable=False, server_default=""),
@@ -155,6 +163,8 @@ study = sa.Table(
     *_claim(),
     # What waits for a look; `store.archive` asks in these very words, or the index is of no use.
     sa.Index("ix_study_open", "due_at", sqlite_where=OPEN_STUDY, postgresql_where=OPEN_STUDY),
+    sa.Index("ix_study_urgent", "priority", "due_at", sqlite_where=OPEN_STUDY, postgresql_where=OPEN_STUDY),
+    sa.Index("ix_study_paced", "pace", "first_instance_at", "paced_by", sqlite_where=PACED_STUDY, postgresql_where=PACED_STUDY),
     sa.Index("ix_study_state", "state", "last_hour"),
     _any_text("patient_id"),
 )
@@ -242,7 +252,7 @@ score = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),  # that were the image's own; claims that expired are not
     sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),  # of workers that died alone while they read it
     sa.Column("begun_by", sa.String(200), index=True),  # the process that reads it at this moment
-    sa.Column("priority", sa.Integer, nullable=False, server_default="5"),  # 1 first ... 9 last
+    sa.Column("priority", sa.Integer, nullable=False, server_default="5"),  # 0 first: see store.look.FIRST and store.pace
     sa.Column("scores", sa.JSON),
     sa.Column("preview_file", sa.String(64)),
     sa.Column("heat_map_file", sa.String(64)),
@@ -337,9 +347,11 @@ delivery = sa.Table(
     sa.Column("checked_at", UtcDateTime),  # when the destination was asked whose study it is
     sa.Column("patient_check", sa.String(16), nullable=False, server_default=""),  # agrees | unchecked
     sa.Column("begun_by", sa.String(200)),  # the process that has it in hand, as long as a workflow holds it
+    sa.Column("priority", sa.Integer, nullable=False, server_default="5"),  # its study's at its making; more of images
     *_claim(),
     sa.UniqueConstraint("sop_instance_uid", "destination"),
     sa.Index(None, "instance_id", sqlite_where=ORIGINAL, postgresql_where=ORIGINAL),
+    sa.Index("ix_delivery_free", "destination", "priority", "id", sqlite_where=FREE_DELIVERY, postgresql_where=FREE_DELIVERY),
 )
 
 #: Processes that live: each renews its row every few seconds.

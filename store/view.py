@@ -269,9 +269,9 @@ def _evidence(header: Attributes, words: Words, assigned: View | None) -> ViewEv
 
 def _opened(ds: Dataset, dialect: Dialect) -> tuple[Attributes, Words]:
     plain = Attributes(ds)
-    if not dialect.devices:
-        return plain, words_of(dialect, "", "")[0]
-    manufacturer, model = ("\\".join(plain.written(keyword)) for keyword in ("Manufacturer", "ManufacturerModelName"))
+    # Of a site without devices nobody needs to know which one it is.
+    named = ("Manufacturer", "ManufacturerModelName") if dialect.devices else ()
+    manufacturer, model = ("\\".join(plain.written(keyword)) for keyword in named) if named else ("", "")
     words, distrusted = words_of(dialect, manufacturer, model)
     return Attributes(ds, distrusted) if distrusted else plain, words
 
@@ -356,6 +356,7 @@ class Resolved:
     rejection_title: str = ""  # its code of CID 7010: "113001" quality, "113037" safety, "113038" worklist entry, "113039" retention
     rejection: str = ""  # why, in words
     demographics: str = ""  # digest of what results copy of patient and study, 64 hex digits; "" of a header that cannot be parsed
+    assumed_character_set: str = ""  # by which its text is read, though it says none; see `store.header.name_character_set`
 
 
 _DATE = r"(\d{4})[.]?(0[1-9]|1[0-2])[.]?(0[1-9]|[12]\d|3[01])"

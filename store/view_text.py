@@ -27,7 +27,7 @@ TEXT_SOURCES = (
     "PerformedProcedureStepDescription",
 )
 
-#: What `Device.distrust` may name: what tells side, view, kind and rank, but nothing that keeps an image out for safety.
+#: What `Habits.distrust` may name: what tells side, view, kind and rank, but nothing that keeps an image out for safety.
 TRUSTED = (
     "ImageLaterality",
     "FrameLaterality",
@@ -56,12 +56,13 @@ class Words:
 
     @classmethod
     def of(cls, dialect: Dialect, device: Device | None) -> Words:
-        """The Standard's own words outrank the device's, and those the site's."""
-        device = device or _NO_DEVICE
+        """The words of a header that this device wrote and that `dialect.sender` sent; what outranks what: see `Dialect`."""
+        sender, device = dialect.sender, device or _NO_DEVICE
+        sides = (dialect.side_words, sender.side_words, device.side_words)
         return cls(
-            sides={**_in_capitals(dialect.side_words), **_in_capitals(device.side_words), **SIDE_WORDS},
-            views={**_in_capitals(device.view_words), **_LABELS},
-            synthetic=tuple(phrase for written in device.synthetic_words if (phrase := tokens(written))),
+            sides={**{word: side for words in sides for word, side in _in_capitals(words).items()}, **SIDE_WORDS},
+            views={**_in_capitals(sender.view_words), **_in_capitals(device.view_words), **_LABELS},
+            synthetic=tuple(phrase for written in (*sender.synthetic_words, *device.synthetic_words) if (phrase := tokens(written))),
         )
 
 
@@ -94,7 +95,7 @@ def words_of(dialect: Dialect, manufacturer: str, model: str) -> tuple[Words, fr
     if dialect == STANDARD:
         return _STANDARD_WORDS, frozenset()
     device = next((one for one in dialect.devices if one.matches(manufacturer, model)), None)
-    return Words.of(dialect, device), frozenset(device.distrust if device else ())
+    return Words.of(dialect, device), frozenset((*dialect.sender.distrust, *(device.distrust if device else ())))
 
 
 _STANDARD_WORDS = Words.of(STANDARD, None)

@@ -153,10 +153,10 @@ class SteppedStore:
 
     # ------------------------------------------------------------------------------------------------------------ receive
 
-    def receive(self, *instances: Dataset, ignored: str = "", sender: str = "MODALITY") -> list[Kept]:
-        return [self._receive(ds, ignored, sender) for ds in instances]
+    def receive(self, *instances: Dataset, ignored: str = "", sender: str = "MODALITY", origin: str = "received") -> list[Kept]:
+        return [self._receive(ds, ignored, sender, origin) for ds in instances]
 
-    def _receive(self, ds: Dataset, ignored: str, sender: str) -> Kept:
+    def _receive(self, ds: Dataset, ignored: str, sender: str, origin: str) -> Kept:
         data = _part10(ds)
         name = None if ignored else self.files.write(data)
         kept = self.archive.keep(
@@ -177,6 +177,7 @@ class SteppedStore:
                 file_hash=hashlib.sha256(data).hexdigest(),
                 file_name=name,
                 ignored=ignored,
+                origin=origin,
             )
         )
         if kept in (Kept.DUPLICATE, Kept.OWN_RESULT) and name is not None:

@@ -22,8 +22,8 @@ from store.archive import Archive, Kept
 from store.claims import Claims
 from store.crashes import CRASHES
 from store.grouping import STALLED_SECONDS, RequestKind
-from store.rows import Busy, UnknownStudy, lock_study
-from store.scoring import ATTEMPTS, EXPIRED_ATTEMPTS, TURN_OF_THE_OLDEST
+from store.rows import TURN_OF_THE_OLDEST, Busy, UnknownStudy, lock_study
+from store.scoring import ATTEMPTS, EXPIRED_ATTEMPTS
 from store.study import HANGING_ORDER, ImageKind, Outcome, View, WhenIncomplete
 
 STUDY = uid("study")

@@ -102,8 +102,9 @@ def test_the_shipped_file_shows_every_key() -> None:
         assert {key: value for key, value in shown[name].items() if value != plain(keys(table)[key])} == {}
     for name in ("pacs", "rule"):
         assert shown[name][0].keys() == keys(LISTED_TABLES[name]).keys(), name
-    assert set(LISTED_TABLES) == {"pacs", "rule", "device", "user"}
-    assert "a [[device]] table: docs/configuration.md" in text and "a [[user]] table: docs/configuration.md" in text
+    assert set(LISTED_TABLES) == {"pacs", "rule", "device", "sender", "user"}
+    for name in ("device", "sender", "user"):
+        assert f"a [[{name}]] table: docs/configuration.md" in text
 
 
 def test_a_rule_names_its_model_card_relative_to_the_file(config_file: Path) -> None:
@@ -647,7 +648,7 @@ def test_broken_toml_is_named_with_its_line(config_file: Path, text: str, compla
         ("FOURVIEW_", "named as in FOURVIEW_DICOM__PORT"),
         ("FOURVIEW_RULE", "can only be written in the configuration file"),
         ("FOURVIEW_PACS__0__PORT", "can only be written in the configuration file"),
-        ("FOURVIEW_DEVICE__MODEL", "[[pacs]], [[rule]], [[device]], [[user]] can only be written in the configuration file"),
+        ("FOURVIEW_DEVICE__MODEL", "[[pacs]], [[rule]], [[device]], [[sender]], [[user]] can only be written in the configuration file"),
         ("FOURVIEW_STUDY__SIDE_WORD", "did you mean FOURVIEW_STUDY__SIDE_WORDS?"),
     ],
 )
@@ -725,7 +726,7 @@ def test_every_key_is_documented_with_its_default_and_no_other() -> None:
     assert set(re.findall(r"(?m)^## (\[.*\])$", DOCUMENT)) == set(headings)
     for heading, table in headings.items():
         defaults = {
-            key: "" if default is dataclasses.MISSING else f"`{json.dumps(plain(default))}`" for key, default in keys(table).items()
+            key: "" if default in (dataclasses.MISSING, None) else f"`{json.dumps(plain(default))}`" for key, default in keys(table).items()
         }
         assert documented(heading) == defaults
 

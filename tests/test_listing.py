@@ -205,6 +205,7 @@ def test_a_line_says_what_there_is_of_a_study(filled: SteppedStore) -> None:
                     "R-MLO": ["Normal", found["classes"]["R-MLO"][1]], "L-MLO": ["Normal", found["classes"]["L-MLO"][1]]},
         "calling_ae_titles": ["GANTRY", "OTHER"],
         "devices": ["Mammo 1", "ROOM1"],
+        "queue": None,
     }  # fmt: skip
     assert 0.5 <= probability <= 1 and list(found["classes"]) == ["R-CC", "L-CC", "R-MLO", "L-MLO"]
     assert found["first_instance_at"] == found["last_instance_at"] > START

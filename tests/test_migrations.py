@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.script import ScriptDirectory
 from fourview_process import SIMULATED_CARD
 from mammograms_made import uid
 from stepped_store import MODEL, FixedRuling, SteppedStore, exam, image
@@ -30,6 +31,7 @@ from store.view import resolve
 AT = datetime(2026, 11, 1, 9, tzinfo=UTC)
 STUDY = "1.2.3"
 PROJECT = Path(__file__).resolve().parent.parent
+HEAD = ScriptDirectory(str(PROJECT / "store" / "migrations")).get_current_head()
 
 
 @pytest.fixture
@@ -144,10 +146,10 @@ def test_rows_of_the_previous_release_are_read_and_worked_on(previous: sa.Engine
     with previous.begin() as connection:
         names = {row.name: row.value for row in connection.execute(sa.select(tables.installation))}
         score = connection.execute(sa.select(tables.score)).one()
-        priority = connection.execute(sa.select(tables.study.c.rule_priority)).scalar_one()
+        priority = connection.execute(sa.select(tables.study.c.rule_priority, tables.study.c.priority)).one()
         epoch = connection.execute(sa.select(tables.version.c.epoch)).scalar_one()
     assert names["device_uid"] == "2.25.7" and names["serial_number"] == "S" and len(names["secret"]) == 64
-    assert (score.crashes, score.priority, score.begun_by, priority, epoch) == (0, 5, None, 5, 0)
+    assert (score.crashes, score.priority, score.begun_by, tuple(priority), epoch) == (0, 5, None, (5, 5), 0)
     assert stepped.retention(7, 90).unknown(["ab/" + "0" * 30, "ab/" + "1" * 30]) == {"ab/" + "1" * 30}
     [claim] = stepped.ledger.claim()
     assert [one.sop_instance_uid for one in stepped.ledger.batch(claim.workflow_id)] == ["1.2.3.9.pg"], "what waited is sent"
@@ -195,8 +197,8 @@ def test_two_that_upgrade_at_once_wait_for_each_other(previous: sa.Engine) -> No
             )
         )
     assert [one.returncode for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
-    assert sorted(one.stdout.strip() for one in ended) == ["('0002', '0006')", "('0006', '0006')"]
-    assert parts.upgrade_database(config) == ("0006", "0006")
+    assert sorted(one.stdout.strip() for one in ended) == [f"('0002', '{HEAD}')", f"('{HEAD}', '{HEAD}')"]
+    assert parts.upgrade_database(config) == (HEAD, HEAD)
     engine = workflow_engine(engine_database(url))
     schema = None if engine.dialect.name == "sqlite" else "dbos"
     assert "workflow_status" in sa.inspect(engine).get_table_names(schema=schema)
@@ -216,7 +218,7 @@ def test_no_role_starts_on_an_older_schema_and_none_changes_it(previous: sa.Engi
         command_line = [sys.executable, "-m", "listener.cli", "--config", str(config), role]
         done = subprocess.run(command_line, capture_output=True, text=True, timeout=120, cwd=PROJECT)
         assert done.returncode == 1, (role, done.stdout, done.stderr)
-        assert "has schema 0002, this release needs 0006: run `fourview db upgrade`" in done.stderr and "Traceback" not in done.stderr
+        assert f"has schema 0002, this release needs {HEAD}: run `fourview db upgrade`" in done.stderr and "Traceback" not in done.stderr
     assert schema_revision(previous) == "0002"
     with previous.begin() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM lease").scalar_one() == 1, "no lease was taken"
