@@ -27,6 +27,7 @@ from listener.reported import scores_of
 from listener.synthetic import CHANGEABLE, PATIENT_ID, exam, part10
 from pipeline.send import Pacs
 from store.condition import Facts
+from store.images import Disposition
 from store.rows import UnknownStudy
 from store.study import HANGING_ORDER
 
@@ -37,6 +38,7 @@ UNROUTED_SECONDS = 10.0
 STORE_SECONDS = 120.0
 
 _OPEN_JOBS = frozenset({"Pending", "Running", "Retry", "Paused"})
+_UNREAD = (Disposition.SET_ASIDE, Disposition.IGNORED)
 #: States in which nothing more comes of a study by itself, and what to do.
 _NO_RESULT = {
     "ignored": "no rule has it read; give it what your rule asks for (--set StationName=ROOM1), or look at the rule",
@@ -207,6 +209,10 @@ class _Way:
     def _read(self) -> dict[str, Any] | None:
         study = self._study()
         if study is None or study["state"] in ("collecting", "analysing"):
+            unread = [one["disposition_reason"] for one in (study or {"images": ()})["images"] if one["disposition"] in _UNREAD]
+            if len(unread) >= len(self._images):
+                remedy = f"{'; '.join(dict.fromkeys(unread))}: see image_kinds in the model card, [[device]], and what --set says"
+                raise _Stopped(Finding(False, "end to end: its images fill no slot", remedy))
             return None
         if study["state"] != "analysed":
             remedy = f"{study['state_reason']}; {_NO_RESULT.get(study['state'], 'see `fourview show`')}"
@@ -289,8 +295,9 @@ def report_faults(report: Dataset, image: Dataset, *, trained: bool) -> Iterator
     views = [one.view for one in scores_of(report)]
     if views != [view.value for view in HANGING_ORDER]:
         yield f"its views are {', '.join(views) or 'none'}"
-    if not trained and "UNTRAINED" not in report.to_json().upper():
-        yield "the model is untrained, and it does not say so"
+    said = report.to_json()
+    if not trained and "UNTRAINED" not in said and "SIMULATED" not in said:
+        yield "the model is untrained or simulated, and it does not say so"
 
 
 def changed_values(given: list[str]) -> dict[str, str]:
