@@ -150,6 +150,7 @@ EXAMS: Mapping[str, Mapping[str, Exam]] = {
     "teleradiology": {
         "four views of the practice at the lake": exam(InstitutionName="Praxis am See"),
         "four views of the practice in the valley": exam(InstitutionName="Praxis im Tal"),
+        "four views of the practice in the valley, sent by the company's PACS": exam(sender="TELERAD", InstitutionName="Praxis im Tal"),
         "four views of a practice without a contract": exam(InstitutionName="Praxis am Wald"),
         "four views of two months ago of the practice at the lake": exam(InstitutionName="Praxis am See", days=61),
     },
@@ -168,6 +169,7 @@ class SiteStore(SteppedStore):
             give_up_after_seconds=config.study.give_up_after_seconds,
             when_incomplete=WhenIncomplete(config.study.when_incomplete),
             dialect=config.dialect,
+            ae_titles={pacs.name: pacs.ae_title for pacs in config.pacs},
         )
 
     def advance(self, study: str) -> bool:
@@ -187,14 +189,17 @@ class SiteStore(SteppedStore):
         found = self.study(study)
         [row] = self.rows(sa.select(tables.study).where(tables.study.c.study_instance_uid == uid(study)))
         rule = f'"{row.rule_name}"' if row.rule_name else "no rule"
+        results = [one["destination"] for one in found["deliveries"] if one["kind"] != "original"]
+        forwarded_to = " and ".join(dict.fromkeys(one["destination"] for one in found["deliveries"] if one["kind"] == "original"))
+        forwarded = f", images forwarded to {forwarded_to}" if forwarded_to else ""
         if found["state"] != "analysed":
-            assert not found["deliveries"], "nothing of it may be sent"
-            return f"{found['state']} by {rule}"
+            assert not results, "nothing of it may be sent"
+            return f"{found['state']} by {rule}{forwarded}"
         outcome = found["runs"][-1]["outcome"]
-        sent_to = " and ".join(dict.fromkeys(one["destination"] for one in found["deliveries"]))
+        sent_to = " and ".join(dict.fromkeys(results))
         partial = "" if outcome == Outcome.COMPLETE else f" {outcome}"
         priority = "" if row.rule_priority == 5 else f", priority {row.rule_priority}"
-        return f"analysed{partial} by {rule}, sent {f'to {sent_to}' if sent_to else 'nowhere'}{priority}"
+        return f"analysed{partial} by {rule}, sent {f'to {sent_to}' if sent_to else 'nowhere'}{priority}{forwarded}"
 
 
 def test_there_are_ten_sites_and_each_is_listed() -> None:

@@ -30,6 +30,7 @@ from stepped_store import INSTALLATION, POLICY, FixedRuling, SteppedStore, exam,
 from test_alerts import GIB, LIMITS, NOTHING
 from test_on_demand import ask
 
+from listener.rules_explained import differences
 from listener.show import in_words
 from pipeline.deliver import deliver
 from pipeline.figures import Figures
@@ -276,6 +277,14 @@ def test_what_a_rule_forwards_is_in_its_hash_and_of_one_that_forwards_nothing_th
     forwards = [replace(plain, forward_to=to) for to in (("b",), ("c",), ("b", "c"), ("c", "b"))]
     assert len({one.text_hash for one in (plain, *forwards)}) == 5
     assert frozenset(symbol.name for symbol in SYMBOLS) > GROWING
+
+
+@pytest.mark.parametrize("action", ["analyse", "ignore"])
+def test_other_rules_that_forward_elsewhere_are_another_outcome(action: str) -> None:
+    """Also of a study that is ignored, of which nothing else counts."""
+    before = {"action": action, "send_to": ["a"], "priority": 5, "forward_to": ["archive"]}
+    assert differences(before, before | {"forward_to": []}) == ["images forwarded to archive -> (none)"]
+    assert differences(before, before | {"priority": 1}) == ([] if action == "ignore" else ["priority 5 -> 1"])
 
 
 # ----------------------------------------------------------------------------------------------------------------- delivery
