@@ -15,7 +15,6 @@ from listener.config import load
 from listener.desk import Desk
 from listener.keeping import kept_for
 from listener.keys import is_uid
-from listener.rules_files import studies_of_files
 from listener.show import printable
 from listener.terminal import AsJson, app, configuration, print_json
 
@@ -37,6 +36,8 @@ def explain(
     config = configuration(context)
     paths = [Path(one) for one in what]
     if all(path.exists() for path in paths):
+        from listener.rules_files import studies_of_files  # what reads images is slow to import
+
         now, policy = datetime.now(UTC), parts.policy(config)
         studies = studies_of_files(
             paths,

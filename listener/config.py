@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from listener import config_http, config_rules, dialect, rules_examples, senders
+from listener import config_http, config_rules, dialect, senders
 from listener.config_http import Http, UserTable
+from listener.config_lines import line_numbers
 from listener.config_values import (
     CLOSED,
     COMMAS,
@@ -268,7 +269,7 @@ def load(path: Path | None, environ: Mapping[str, str], *, text: str | None = No
         advice = "copy the config.toml that comes with Fourview, or let `fourview init` write one"
         raise ConfigErrors([f"{path}:1: the file is empty; {advice}"])
     variables, complaints = _variables(environ)
-    source = _Source(path, _lines(text), variables)
+    source = _Source(path, line_numbers(text), variables)
     merged = _merged(written, {location: environ[name] for location, name in variables.items()})
     try:
         settings = _Settings.model_validate(merged)
@@ -358,7 +359,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
 
 def line_of(text: str, table: str, key: str) -> int:
     """The line, from 1, on which `key` of the single `table` stands in a file that could be loaded; 1 when it stands nowhere."""
-    lines = _lines(text)
+    lines = line_numbers(text)
     return lines.get((table, key)) or lines.get((table,), 1)
 
 
@@ -461,56 +462,14 @@ def _keys(location: Location) -> list[str]:
 
 def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tuple[Location, str]]:
     """What is wrong between keys that are right by themselves. Works on what was written, whether or not it is valid."""
-    names: list[str] = []
-    for index, table in enumerate(_tables(merged, "pacs")):
-        name = str(table.get("name", "")).strip()
-        if name and name in names:
-            yield ("pacs", index, "name"), f"there is already a [[pacs]] named {name!r}; names must differ"
-        names.append(name)
-        if table.get("confirm") == "dicomweb" and not table.get("url"):
-            yield ("pacs", index, "confirm"), "needs url, the address of the PACS's DICOMweb"
-    titles = [str(table.get("ae_title", "")).strip().upper() for table in _tables(merged, "pacs")]
-    only_sender = _only_sender(merged)
-    rule_names: list[str] = []
-    for index, table in enumerate(_tables(merged, "rule")):
-        name = str(table.get("name", "")).strip()
-        if name and name in rule_names:
-            yield ("rule", index, "name"), f"there is already a [[rule]] named {name!r}; names must differ"
-        rule_names.append(name)
-        send_to = table.get("send_to")
-        for key in ("send_to", "forward_to"):
-            for destination in _list(table, key):
-                if destination not in names:
-                    yield ("rule", index, key), f"no [[pacs]] is named {destination!r}{suggestion(str(destination), names)}"
-                elif key == "forward_to" and titles[names.index(destination)] == only_sender:
-                    words = f"circular: {only_sender} alone may send here ([dicom] accept_from), and no image goes back to its sender"
-                    yield ("rule", index, key), f"{words}; leave {destination!r} out"
-        if table.get("action") == Action.IGNORE:
-            if send_to:
-                yield ("rule", index, "send_to"), "an ignored study has no results to send; leave send_to out"
-            for key, default in (("slots", "standard"), ("when_incomplete", ""), ("model", ""), ("priority", 5)):
-                if table.get(key, default) != default:
-                    yield ("rule", index, key), f"nothing is awaited of an ignored study; leave {key} out"
-    yield from rules_examples.contradictions(_tables(merged, "rule"), rule_names)
+    pacs, rules = _tables(merged, "pacs"), _tables(merged, "rule")
+    yield from config_rules.contradictions(pacs, rules, _table(merged, "dicom").get("accept_from"))
     if "rule" not in merged:
         yield ("rule",), "there is no [[rule]], so nothing would be analysed; write one"
     yield from senders.contradictions(_tables(merged, "sender"))
     yield from dialect.contradictions(_table(merged, "study"), _tables(merged, "sender"), _tables(merged, "device"))
+    names = [str(table.get("name", "")).strip() for table in pacs]
     yield from _contradictions_of_tables(merged, names, source)
-
-
-def _list(table: Mapping[str, Any], key: str) -> list[Any]:
-    """A list of a table, empty when it is none."""
-    found = table.get(key)
-    return found if isinstance(found, list) else []
-
-
-def _only_sender(merged: Mapping[str, Any]) -> str | None:
-    """The one AE title that may send to us, in capitals; None when there are several, or any may."""
-    accepted = _table(merged, "dicom").get("accept_from") or ()
-    titles = accepted.split(",") if isinstance(accepted, str) else accepted
-    found = {str(title).strip().upper() for title in titles} if isinstance(titles, list | tuple) else set()
-    return found.pop() if len(found) == 1 else None
 
 
 def _contradictions_of_tables(merged: Mapping[str, Any], names: list[str], source: _Source) -> Iterator[tuple[Location, str]]:
@@ -556,42 +515,6 @@ def _absolute(folder: Path, name: str) -> str:
 def _absolute_database(url: str, folder: Path) -> str:
     prefix = "sqlite:///"
     return prefix + str(folder / url.removeprefix(prefix)) if url.startswith(prefix) else url
-
-
-_PART = r"(?:\"[^\"]*\"|'[^']*'|[\w-]+)"
-_DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
-_HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(#.*)?")
-_KEY = re.compile(rf"\s*({_DOTTED})\s*=")
-
-
-def _lines(text: str) -> dict[Location, int]:
-    """Line numbers, from 1, of tables and keys; tomllib keeps none. Reads only text that tomllib has accepted."""
-    lines: dict[Location, int] = {}
-    table: Location = ()
-    counts: dict[Location, int] = {}
-    open_quotes = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if open_quotes:
-            open_quotes = "" if open_quotes in line else open_quotes
-            continue
-        if header := _HEADER.fullmatch(line):
-            table = ()
-            for part in _parts(header[2]):
-                # A table below a list of tables belongs to the last one of the list.
-                table = (*table, counts[table] - 1, part) if table in counts else (*table, part)
-            if header[1] == "[[":
-                lines.setdefault(table, number)
-                counts[table] = counts.get(table, 0) + 1
-                table = (*table, counts[table] - 1)
-            lines.setdefault(table, number)
-        elif key := _KEY.match(line):
-            lines.setdefault((*table, *_parts(key[1])), number)
-            open_quotes = next((quotes for quotes in ('"""', "'''") if line.count(quotes) == 1), "")
-    return lines
-
-
-def _parts(dotted: str) -> list[str]:
-    return [part.strip("\"'") for part in re.findall(_PART, dotted)]
 
 
 def _by_line(complaint: str) -> tuple[int, str]:

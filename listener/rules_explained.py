@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from listener.config import Config
-from listener.rules_files import StudyOfFiles
 from listener.rules_verdicts import rule_lines, verdicts
 from listener.show import printable
 from pipeline import rule_facts, rules
@@ -19,6 +18,9 @@ from pipeline.model_card import ModelError
 from store.replay import KeptRuling, Replayed
 from store.seen import Seen
 from store.study import Policy
+
+if TYPE_CHECKING:
+    from listener.rules_files import StudyOfFiles
 
 #: Which images a model takes is part of what rules see.
 _NO_MODEL = "the card of a model cannot be read here; `fourview check` says why"

@@ -80,16 +80,19 @@ class Site:
     stepped: SteppedStore
     path: Path
     zone: ZoneInfo = SEOUL
+    config: Config | None = None
 
     def write(self, rules_written: str = RULES) -> Config:
         database = self.stepped.engine.url.render_as_string(hide_password=False)
         self.path.write_text(SITE.format(database=database, files=self.stepped.files.root) + rules_written, encoding="utf-8")
-        return load(self.path, {})
+        self.config = load(self.path, {})
+        return self.config
 
     def decide(self, seen: Seen) -> rules.Decision:
         """As the worker does, at the store's time."""
         today = self.stepped.now.astimezone(self.zone).date()
-        return rules.decide(load(self.path, {}).rules, rule_facts.of_study(seen, today=today, timezone=self.zone))
+        assert self.config is not None
+        return rules.decide(self.config.rules, rule_facts.of_study(seen, today=today, timezone=self.zone))
 
     def receive(self, **overrides: Any) -> None:
         self.stepped.receive(*exam(**{"StudyDate": f"{self.stepped.now.astimezone(self.zone):%Y%m%d}", **overrides}))

@@ -242,7 +242,7 @@ FACTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(CONDITIONS, CONDITIONS, FACTS)
 def test_nothing_is_claimed_that_a_study_refutes(first: str, second: str, facts: dict[str, object]) -> None:
     one, other = truth(compiled(first), facts), truth(compiled(second), facts)
