@@ -317,6 +317,7 @@ def test_files_and_tables_that_cannot_be_used_are_said_without_paths(asked: Aske
 NEEDS = [
     ("GET", "/studies", None, Role.VIEWER),
     ("GET", f"/studies/{ANALYSED}", None, Role.VIEWER),
+    ("GET", f"/studies/{ANALYSED}/rules", None, Role.VIEWER),
     ("GET", "/requests/none", None, Role.VIEWER),
     ("GET", "/deliveries", None, Role.VIEWER),
     ("GET", "/status", None, Role.VIEWER),

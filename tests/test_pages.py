@@ -22,7 +22,7 @@ from fourview_process import SIMULATED_CARD
 from mammograms_made import uid
 from PIL import Image
 from serving import serving
-from stepped_store import SteppedStore, exam, image
+from stepped_store import FixedRuling, SteppedStore, exam, image
 
 from listener import catalogue, dashboard
 from listener.cards import Card, CardState, cards_of_images, cards_of_views
@@ -539,6 +539,17 @@ def test_buttons_are_for_those_who_may_press_them(stepped: SteppedStore, door: O
     assert refused.status_code == 403 and "Your role may not do this" in Page(refused).words
     assert operator.post("/status/pause/sending").status_code == operator.post("/deliveries/retry").status_code == 403
     assert stepped.study()["decisions"] == []
+
+
+def test_an_image_that_is_forwarded_is_told_apart_from_a_result(stepped: SteppedStore, door: Open) -> None:
+    stepped.ruling = FixedRuling(forward_to=("archive",))
+    stepped.receive(*exam())
+    stepped.settle()
+    client, here = door(), f"/studies/{uid('study')}"
+    for address in (here, "/deliveries"):
+        words = Page(client.get(address)).words
+        assert words.count("Image as received") == 4 and "Structured report" in words and "Result page" in words
+    assert "수신한 원본 영상" in Page(client.get(here, headers={"Accept-Language": "ko"})).words
 
 
 def test_a_delivery_that_was_given_up_is_retried_from_its_study_and_in_a_group(stepped: SteppedStore, door: Open) -> None:
