@@ -117,7 +117,8 @@ def _next_steps(path: Path, answers: Answers) -> None:
         print(f"{write_demo_weights(card.parent)} (untrained: its numbers are meaningless)")
     elif not card.is_file():
         print(f"{card} is not there yet: weights/README.md says how to write a model card")
-    here = "" if path == Path("config.toml") else f" --config {path}"
+    named = Path(os.environ.get("FOURVIEW_CONFIG", "config.toml"))
+    here = "" if path.absolute() == named.absolute() else f" --config {path}"
     steps = ["config check", "db upgrade", "serve", *(["orthanc connect"] if answers.orthanc_url else []), "check"]
     print("next: " + ", ".join(f"`fourview{here} {step}`" for step in steps))
 

@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # it would take the [[pacs]] of a help text for markup
 )
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration file; default: $FOURVIEW_CONFIG, else ./config.toml.")]

@@ -22,6 +22,7 @@ from mammograms_made import mammogram, uid
 from pydicom.dataset import Dataset
 from stepped_store import POLICY, START, SteppedStore, image
 
+from listener import rules_examples
 from listener.config import Config, load
 from pipeline import rule_facts, rules
 from store import tables
@@ -255,6 +256,15 @@ def test_a_site_runs_for_real(tmp_path: Path, free_port: Callable[[], int]) -> N
             assert f'"{found["rule"]["name"]}"' in outcome
             assert [one["outcome"] for one in found["runs"] if one["outcome"] != "COMPLETE"] == re.findall("UNILATERAL", outcome)
     assert len(soon) >= 4
+
+
+def test_the_examples_beside_rules_hold() -> None:
+    """`fourview rules test` of each site; two of them have some."""
+    configs = {site: load(EXAMPLES / f"{site}.toml", {}) for site in SITES}
+    assert {site for site, config in configs.items() if config.examples} == {"implants_held", "priors_ignored"}
+    assert [one for config in configs.values() for one in rules_examples.failures(config.rules, config.examples)] == []
+        site: [] for site in SITES
+    }
 
 
 def test_every_rule_and_every_destination_of_a_site_is_met_by_a_promise() -> None:
