@@ -10,7 +10,15 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    SecondaryCaptureImageStorage,
+)
 
 from listener.config import Config
 from listener.config_http import is_loopback
@@ -33,6 +41,13 @@ _SENT: Mapping[str, tuple[str, str]] = {
     "sr": ("Comprehensive SR", ComprehensiveSRStorage),
     "page": ("Secondary Capture", SecondaryCaptureImageStorage),
 }
+#: In which mammograms come most often, the plain one first.
+_SYNTAXES: Mapping[str, str] = {
+    str(ExplicitVRLittleEndian): "Explicit VR Little Endian",
+    str(JPEGLosslessSV1): "JPEG Lossless",
+    str(JPEGLSLossless): "JPEG-LS Lossless",
+    str(JPEG2000Lossless): "JPEG 2000 Lossless",
+}
 #: So many changes of Orthanc's are looked through for a series that became stable.
 _CHANGES = 1000
 
@@ -44,6 +59,8 @@ def destinations(config: Config, *, listening: bool) -> Iterator[Finding]:
         yield Finding(answer.ok, f"C-ECHO to {pacs.name} ({pacs.ae_title} at {pacs.host}:{pacs.port})", "" if answer.ok else answer.reason)
         if answer.ok:
             yield from _takes(pacs, config)
+            if any(pacs.name in rule.forward_to for rule in config.rules):
+                yield from _takes_images(pacs, config)
         if pacs.url:
             yield from _rest(pacs, config, listening)
 
@@ -66,6 +83,17 @@ def _takes(pacs: Pacs, config: Config) -> Iterator[Finding]:
         yield Finding(ok, f"{pacs.name} answers queries", "" if ok else answer.reason or remedy)
 
 
+def _takes_images(pacs: Pacs, config: Config) -> Iterator[Finding]:
+    """Whether it accepts mammograms as they come, since what a rule forwards is not transcoded."""
+    mammograms = str(DigitalMammographyXRayImageStorageForPresentation)
+    answer = negotiate(pacs, config.dicom.ae_title, [(mammograms, syntax) for syntax in _SYNTAXES])
+    refused = [words for syntax, words in _SYNTAXES.items() if (mammograms, syntax) not in answer.accepted]
+    plain = str(ExplicitVRLittleEndian) not in {syntax for _, syntax in answer.accepted}
+    remedy = f"images are forwarded as they come, and it does not accept them in {', '.join(refused)}: enable it there"
+    advice = f"note: {remedy}, if your modalities or your PACS send so" if refused and not plain else remedy
+    yield Finding(not plain, f"{pacs.name} takes mammograms (forward_to)", (answer.reason or advice) if refused else "")
+
+
 def _rest(pacs: Pacs, config: Config, listening: bool) -> Iterator[Finding]:
     with OrthancRest(pacs.url, pacs.user, pacs.password) as orthanc:
         try:
@@ -77,6 +105,10 @@ def _rest(pacs: Pacs, config: Config, listening: bool) -> Iterator[Finding]:
                 yield Finding(False, f"REST of {pacs.name}", str(failed))
             return
         yield Finding(True, f"REST of {pacs.name}: Orthanc {system.version}")
+        if not orthanc.is_dicomweb():
+            needed = pacs.confirm == "dicomweb"
+            remedy = "install the plug-in (Debian: orthanc-dicomweb): `reprocess --from-orthanc` and `reconcile --fetch` read images by it"
+            yield Finding(not needed, f"{pacs.name} has no DICOMweb at {pacs.url}/dicom-web", f"{'' if needed else 'note: '}{remedy}")
         for looked_at, findings in (
             (f"{pacs.name} knows us as a modality", _knows_us(orthanc, pacs, config, system.ae_title, listening)),
             (f"clock of {pacs.name}", _clock(orthanc, pacs)),

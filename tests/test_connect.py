@@ -359,3 +359,21 @@ def test_check_names_the_class_that_a_destination_does_not_take(config: Config, 
     found = seen(dataclasses.replace(config, pacs=(deaf,)))
     assert found[f"C-ECHO to archive (FOURVIEW at 127.0.0.1:{heard.port})"].ok
     assert not found["archive takes Comprehensive SR, Secondary Capture"].ok and not found["archive answers queries"].ok
+
+
+def test_check_tries_the_images_only_where_a_rule_forwards_them(config: Config, heard: Heard) -> None:
+    [rule] = config.rules
+    forwarding = dataclasses.replace(config, rules=(dataclasses.replace(rule, forward_to=("orthanc",)),))
+    taken = "orthanc takes mammograms (forward_to)"
+    assert taken not in seen(config) and seen(forwarding)[taken].ok
+    heard_only = Pacs(name="orthanc", ae_title="FOURVIEW", host="127.0.0.1", port=heard.port)
+    refused = seen(dataclasses.replace(forwarding, pacs=(heard_only,)))[taken]
+    assert not refused.ok and "accepts none" in refused.remedy
+
+
+def test_check_misses_dicomweb_only_where_it_is_needed(config: Config) -> None:
+    """`plain` runs without the plug-in."""
+    [missing] = [what for what in seen(config) if "no DICOMweb" in what]
+    assert seen(config)[missing].ok and "orthanc-dicomweb" in seen(config)[missing].remedy
+    by_dicomweb = dataclasses.replace(config, pacs=(dataclasses.replace(config.pacs[0], confirm="dicomweb"),))
+    assert not seen(by_dicomweb)[missing].ok
