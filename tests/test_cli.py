@@ -105,7 +105,7 @@ def test_environment_overrides_and_unknown_variables_are_errors(config: Path) ->
 
 def test_old_schema_says_which_command_to_run(config: Path) -> None:
     assert "fourview db upgrade" in fourview("--config", config, "studies", code=1)
-    assert "-> 0005" in fourview("--config", config, "db", "upgrade")
+    assert "schema (none) -> 0" in fourview("--config", config, "db", "upgrade")
     assert fourview("--config", config, "studies") == ""
     assert json.loads(fourview("--config", config, "studies", "--json")) == []
 
