@@ -263,8 +263,6 @@ def test_the_examples_beside_rules_hold() -> None:
     configs = {site: load(EXAMPLES / f"{site}.toml", {}) for site in SITES}
     assert {site for site, config in configs.items() if config.examples} == {"implants_held", "priors_ignored"}
     assert [one for config in configs.values() for one in rules_examples.failures(config.rules, config.examples)] == []
-        site: [] for site in SITES
-    }
 
 
 def test_every_rule_and_every_destination_of_a_site_is_met_by_a_promise() -> None:
