@@ -224,7 +224,7 @@ class Config:
     dialect: Dialect
     pace: Pace
     users: tuple[User, ...] = ()
-    examples: tuple[PlacedExample, ...] = ()  # beside the rules
+    examples: tuple[PlacedExample, ...] = field(default=(), compare=False)  # beside the rules; they decide nothing
 
 
 @dataclass(frozen=True)

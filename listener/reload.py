@@ -120,9 +120,10 @@ def as_started(started: Config, new: Config, text: str) -> tuple[Config, tuple[s
 
 
 def digest_of(config: Config) -> str:
-    """12 hex digits that processes have in common when they decide alike. Passwords are not in it, nor what is each host's own."""
+    """12 hex digits that processes have in common when they decide alike. Passwords are not in it, nor what is each host's own, nor
+    the examples beside the rules, which decide nothing."""
     tables = {name: replace(getattr(config, name), **_defaults(type(getattr(config, name)), keys)) for name, keys in OF_EACH_HOST.items()}
-    said = _plain(replace(config, path=Path(), **tables), f"{config.path.parent}{os.sep}")
+    said = _plain(replace(config, path=Path(), examples=(), **tables), f"{config.path.parent}{os.sep}")
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 

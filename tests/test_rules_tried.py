@@ -22,6 +22,7 @@ from test_rules_explained import RULES, SEOUL, SITE, Site
 from typer.testing import CliRunner
 
 from listener import cli
+from listener.reload import digest_of
 from listener.rules_examples import EXPECTATIONS, Example, failures
 from pipeline.rule_condition import SYMBOLS
 from store import tables
@@ -69,9 +70,12 @@ def test_examples_that_hold(config_file: Path) -> None:
     assert failures(config.rules, config.examples) == []
 
 
-def test_an_example_does_not_change_the_rules_hash(config_file: Path) -> None:
-    before = [rule.text_hash for rule in read(config_file, RULE).rules]
-    assert [rule.text_hash for rule in read(config_file, RULE + example('Views = ["L-CC"]', 'then = "hold"')).rules] == before
+def test_an_example_changes_neither_its_rules_hash_nor_what_is_in_force(config_file: Path) -> None:
+    """Processes that run go by the same configuration, whatever examples one of them has read."""
+    before, after = read(config_file, RULE), read(config_file, RULE + example('Views = ["L-CC"]', 'then = "hold"'))
+    assert [rule.text_hash for rule in before.rules] == [rule.text_hash for rule in after.rules]
+    assert before == after and digest_of(before) == digest_of(after)
+    assert (len(before.examples), len(after.examples)) == (0, 1)
 
 
 def test_one_that_does_not_hold_is_told_with_its_line_and_what_each_rule_says(config_file: Path) -> None:
