@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -21,6 +23,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from typer.testing import CliRunner
 
+from listener.check_doors import doors
 from listener.check_orthanc import destinations, observed_stable_age
 from listener.cli import app
 from listener.config import Config, load
@@ -377,3 +380,21 @@ def test_check_misses_dicomweb_only_where_it_is_needed(config: Config) -> None:
     assert seen(config)[missing].ok and "orthanc-dicomweb" in seen(config)[missing].remedy
     by_dicomweb = dataclasses.replace(config, pacs=(dataclasses.replace(config.pacs[0], confirm="dicomweb"),))
     assert not seen(by_dicomweb)[missing].ok
+
+
+def test_check_tells_whose_our_ports_are(config: Config, heard: Heard, free_port: Callable[[], int]) -> None:
+    """`heard` answers at our DICOM port as we would; a stranger sits on the HTTP port."""
+
+    def ports(config: Config) -> dict[str, Finding]:
+        return {one.what.split("(")[1].partition(")")[0]: one for one in doors(config, None) if one.what.startswith("port ")}
+
+    free = ports(dataclasses.replace(config, http=dataclasses.replace(config.http, port=free_port())))
+    assert free["[dicom] port"].ok and "answered by us" in free["[dicom] port"].what
+    assert free["[http] port"].ok and "is free" in free["[http] port"].what
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        stranger.listen()
+        taken = dataclasses.replace(config.dicom, ae_title="ANOTHER"), dataclasses.replace(config.http, port=stranger.getsockname()[1])
+        threading.Thread(target=lambda: stranger.accept()[0].close(), daemon=True).start()
+        found = ports(dataclasses.replace(config, dicom=taken[0], http=taken[1]))
+    assert not found["[dicom] port"].ok and "does not go by the AE title ANOTHER" in found["[dicom] port"].remedy
+    assert not found["[http] port"].ok and "not this installation" in found["[http] port"].remedy
