@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import conformance_tables
-import pytest
 from conformance_tables import DOCUMENT, TABLES, resources, tables_in
 from pydicom.uid import UID
 from pynetdicom import AE, evt
@@ -30,14 +29,13 @@ def test_every_table_stands_in_the_document_once() -> None:
     assert set(tables_in(TEXT)) == set(TABLES)
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_says_what_the_code_says(name: str) -> None:
-    assert tables_in(TEXT)[name] == TABLES[name](), "the code changed: python tests/conformance_tables.py --write, and read what changed"
-
-
-def test_a_table_that_was_edited_by_hand_is_noticed() -> None:
+def test_tables_say_what_the_code_says_and_a_change_by_hand_is_noticed() -> None:
+    """One test, so that one process builds the reports that the tables are read from."""
+    made = {name: make() for name, make in TABLES.items()}
+    differing = [name for name, text in tables_in(TEXT).items() if text != made[name]]
+    assert differing == [], "the code changed: python tests/conformance_tables.py --write, and read what changed"
     spoilt = TEXT.replace("0xA900", "0xA901", 1)
-    assert tables_in(spoilt) != tables_in(TEXT)
+    assert [name for name, text in tables_in(spoilt).items() if text != made[name]] == ["store SCP statuses"]
     assert conformance_tables.written(spoilt) == TEXT
 
 
