@@ -23,6 +23,8 @@ from store.study import HANGING_ORDER, RELEASED, SENT, Policy, Ruling, View
 
 #: Studies that one transaction reads: each takes some 40 KiB while it is looked at.
 BATCH = 100
+#: A study that receives an image while the others are looked at moves into the hour of that, which may be a later one than it was at first.
+MEANWHILE_HOURS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ class Replay:
         """The studies that received an image in the last `days`, in the order of the hours in which they last did.
 
         However many they are, it takes the memory of one batch, and each batch is one transaction. A study that receives an image meanwhile
-        may come twice.
+        may come twice, and is never left out.
         """
         since: datetime | None = None
         place, last = (0, ""), 0
@@ -122,7 +124,7 @@ class Replay:
             with self._engine.begin() as connection:
                 if since is None:
                     now = database_now(connection)
-                    since, last = now - timedelta(days=days), hour_of(now)
+                    since, last = now - timedelta(days=days), hour_of(now) + MEANWHILE_HOURS
                     place = (hour_of(since), "")
                 found = connection.execute(page(place, last)).all()
                 batch = self._replayed(connection, [one for one in found if one.last_instance_at >= since])

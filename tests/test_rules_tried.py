@@ -25,9 +25,9 @@ from listener import cli
 from listener.reload import digest_of
 from listener.rules_examples import EXPECTATIONS, Example, failures
 from pipeline.rule_condition import SYMBOLS
-from store import tables
+from store import replay, tables
 from store.replay import BATCH, page
-from store.study import HANGING_ORDER
+from store.study import HANGING_ORDER, View
 
 RULE = """[[rule]]
 name = "new"
@@ -335,3 +335,17 @@ def test_a_card_of_the_new_rules_is_looked_through(site: Site) -> None:
     told = diff(site, other_rules(site, text))
     assert told["changed"] == 1
     assert "model the site's -> " in told["changes"][0]["change"] and "other.toml" in told["changes"][0]["change"]
+
+
+def test_a_study_that_moves_into_a_later_hour_meanwhile_is_not_left_out(stepped: SteppedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "BATCH", 1)
+    monkeypatch.setattr(replay, "database_now", lambda _connection: stepped.now)
+    studies = ("one", "another")
+    stepped.receive(*(image(View.L_CC, study, study=study) for study in studies))
+    stepped.work()
+    found = replay.Replay(stepped.engine, stepped.policy).of_last(1)
+    first = next(found).study_instance_uid
+    [other] = [study for study in studies if uid(study) != first]
+    stepped.step(3600)
+    stepped.receive(image(View.R_CC, other, study=other))
+    assert [one.study_instance_uid for one in found] == [uid(other)]
