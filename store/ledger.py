@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -97,7 +98,7 @@ class Ledger:
     def __init__(self, engine: sa.Engine, *, clock: Callable[[sa.Connection], datetime] = database_now) -> None:
         self._engine = engine
         self._clock = clock
-        self._handed_out = 0
+        self._handed_out: Counter[str] = Counter()  # batches, by destination: each has its own turns of the oldest
 
     # ----------------------------------------------------------------------------------------------------------- handing out
 
@@ -105,7 +106,7 @@ class Ledger:
         """Hand the due deliveries of at most `room` destinations to a worker, a batch at a time; of results none of a held study.
 
         By priority, which lets results go before originals, then by age, and the versions of a study in their order. See
-        `store.rows.turns`: of batches.
+        `store.rows.turns`: of the batches of each destination.
         """
         row, study = tables.delivery, tables.study
         with self._engine.begin() as connection:
@@ -141,7 +142,7 @@ class Ledger:
                     .join(study, study.c.study_instance_uid == row.c.study_instance_uid)
                     .outerjoin(result, result.c.sop_instance_uid == row.c.sop_instance_uid)
                     .where(due, row.c.destination == destination, sa.or_(is_original, result_may_go))
-                    .order_by(*((row.c.id,) if turns(self._handed_out, 1) else (row.c.priority, row.c.id)))
+                    .order_by(*((row.c.id,) if turns(self._handed_out[destination], 1) else (row.c.priority, row.c.id)))
                     .limit(BATCH)
                 ).all()
                 too_many = {one.id for one in [one for one in found if one.large][ORIGINALS:]}
@@ -153,7 +154,7 @@ class Ledger:
                     # Asked again under the row's lock: one that was settled meanwhile is nobody's work.
                     if connection.execute(sa.update(row).where(mine, due).values(**values)).rowcount:
                         claims.append(claim)
-                        self._handed_out += 1
+                        self._handed_out[destination] += 1
                 if len(claims) >= room:
                     break
             return claims
@@ -205,7 +206,10 @@ class Ledger:
         with self._engine.begin() as connection:
             now = self._clock(connection)
             [uid] = {one.study_instance_uid for one in deliveries}
-            study = lock_study(connection, uid)
+            try:
+                study = lock_study(connection, uid)
+            except UnknownStudy:
+                return []  # forgotten at this very moment; what else is in the batch goes
             mine = sa.and_(row.c.id.in_([one.delivery_id for one in deliveries]), row.c.workflow_id == workflow_id)
             if StudyState(study.state) is StudyState.HELD:
                 connection.execute(sa.update(row).where(mine, row.c.instance_id.is_(None)).values(workflow_id=None))
@@ -309,7 +313,7 @@ class Ledger:
         self._settle(delivery_id, _S.REFUSED, status, reason, workflow_id=workflow_id, retry_seconds=None)
 
     def not_sent(self, delivery_id: int, status: int | None, reason: str, *, retry_days: float, workflow_id: str | None = None) -> None:
-        """It may go well later: try again with growing pauses, until `retry_days` after the version was made."""
+        """It may go well later: try again with growing pauses, until `retry_days` after the delivery was made."""
         seconds = FIRST_RETRY_SECONDS
         self._settle(delivery_id, _S.WAITING, status, reason, workflow_id=workflow_id, retry_seconds=seconds, retry_days=retry_days)
 

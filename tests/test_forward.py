@@ -552,6 +552,16 @@ def test_what_is_forgotten_is_not_forwarded_and_what_was_is_told(routing: Steppe
     routing.ledger.sent(first.delivery_id, 0, "", ask=True)  # a worker that had it in hand finds nothing
 
 
+def test_a_study_that_is_forgotten_while_a_batch_is_in_hand_does_not_stop_the_others(routing: SteppedStore) -> None:
+    routing.receive(*(image(View.L_CC, study, study=study) for study in ("one", "another")))
+    routing.work()
+    [claim] = routing.ledger.claim()
+    batch = routing.ledger.batch(claim.workflow_id)
+    Forgetting(routing.engine, clock=lambda _connection: routing.now).forget(uid("one"), person="Kim")
+    going = {one.study_instance_uid: routing.ledger.begin([one], claim.workflow_id, checked=False) for one in batch}
+    assert {study: len(several) for study, several in going.items()} == {uid("one"): 0, uid("another"): 1}
+
+
 def test_a_disk_that_gets_full_by_what_waits_to_be_forwarded_is_told() -> None:
     facts = replace(NOTHING, originals_bytes={"archive": 3 * GIB}, delivery_error={"archive": "nobody answers"})
 

@@ -332,6 +332,27 @@ def test_a_waiting_patients_result_overtakes_a_batchs_and_the_batchs_oldest_has_
     assert [sent() for _ in range(5)] == [uid(study) for study in expected]
 
 
+def test_of_several_destinations_each_has_its_turn_of_the_oldest(stepped: SteppedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are handed out together, time after time: the turns must not all fall to the same one."""
+    monkeypatch.setattr(ledger, "BATCH", 2)
+    monkeypatch.setattr(rows, "TURN_OF_THE_OLDEST", 2)  # as many as destinations, or a multiple as in earnest
+
+    def analysed(study: str, priority: int) -> None:
+        stepped.ruling = FixedRuling(priority=priority, send_to=("a", "b"), slots=(View.L_CC, View.L_MLO))
+        stepped.receive(*(image(view, study=study) for view in (View.L_CC, View.L_MLO)))
+        stepped.settle()
+
+    analysed("batch", 9)
+    sent: set[tuple[str, str]] = set()
+    for study in named("patient", 3):
+        analysed(study, 1)
+        for claim in stepped.ledger.claim():
+            for one in stepped.begin(claim.workflow_id):
+                stepped.ledger.sent(one.delivery_id, 0, "", ask=False)
+                sent.add((one.destination, one.study_instance_uid))
+    assert {("a", uid("batch")), ("b", uid("batch"))} < sent
+
+
 def test_a_destination_gets_the_versions_of_a_study_in_their_order_whatever_their_priorities(stepped: SteppedStore) -> None:
     stepped.ruling = FixedRuling(priority=9)
     stepped.receive(*exam())
