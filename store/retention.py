@@ -97,8 +97,16 @@ class Retention:
                 ids = [one.id for one in found]
                 connection.execute(sa.update(image).where(image.c.id.in_(ids)).values(file_name=None, pixels_removed_at=now))
                 say(connection, uid, now, f"pixels of {len(found)} images removed", why.value)
+                self._end_forwarding(connection, ids)
                 gone += [Gone(one.file_name, one.size_bytes) for one in found]
             return gone
+
+    def _end_forwarding(self, connection: sa.Connection, instance_ids: Sequence[int]) -> None:
+        """Nobody can send any more what was given up of these images: its alert would stand for ever."""
+        row = tables.delivery
+        dead = sa.and_(row.c.instance_id.in_(instance_ids), row.c.state.in_(DEAD))
+        why = sa.literal("given up, and its image is no longer kept here; before: ") + row.c.reason
+        connection.execute(sa.update(row).where(dead).values(state=DeliveryState.CANCELLED, reason=why))
 
     def unknown(self, names: Sequence[str]) -> set[str]:
         """Those of the `names` of kept files (at most a few hundred) that no row links to."""

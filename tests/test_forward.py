@@ -528,8 +528,22 @@ def test_what_was_given_up_is_sent_again_as_long_as_it_is_kept(routing: SteppedS
     routing.ledger.refused(again.delivery_id, 0x0122, "no class")
     routing.step(91 * DAY)
     assert retire(routing.retention(7, 90), routing.files) == {"images_removed": 4}
-    done, why_not = routing.ledger.retry(person="Kim", states=[DeliveryState.REFUSED])
+    done, why_not = routing.ledger.retry(person="Kim", states=[DeliveryState.REFUSED, DeliveryState.CANCELLED])
     assert done == 0 and len(why_not) == 4 and "its image is no longer kept here: send it from its source" in why_not[0]
+
+
+def test_an_alert_of_images_that_were_given_up_ends_when_they_are_no_longer_kept(routing: SteppedStore) -> None:
+    routing.receive(*exam())
+    routing.settle()
+    for one in claimed(routing):
+        routing.ledger.refused(one.delivery_id, 0x0122, "no class")
+    condition = Condition(routing.engine)
+    assert [(one.state, one.count) for one in condition.facts().dead] == [("refused", 4)]
+    routing.step(91 * DAY)
+    retire(routing.retention(7, 90), routing.files)
+    assert condition.facts().dead == ()
+    reasons = {one["state"]: one["reason"] for one in routing.study()["deliveries"]}
+    assert reasons == {"cancelled": "given up, and its image is no longer kept here; before: no class"}
 
 
 def test_what_is_forgotten_is_not_forwarded_and_what_was_is_told(routing: SteppedStore) -> None:
