@@ -25,6 +25,9 @@ _REPEATED = 4
 _REPEATS = (kind.MAX_REPEAT, kind.MIN_REPEAT, kind.POSSESSIVE_REPEAT)
 _ANCHORS = (kind.AT_BEGINNING, kind.AT_BEGINNING_STRING)
 
+#: Letters that the engine takes for an i, and str.casefold does not: dotless i, and the dot above, left of a capital I with it.
+_EQUAL = {0x131: "i", 0x307: None}
+
 
 class _Nested(Exception):
     """A part that matches in several ways is repeated: the ways multiply with each character of the text."""
@@ -82,6 +85,8 @@ def _of_one(name: Any, value: Any) -> tuple[int, int]:
         return _ways(value[1])
     if name is kind.ATOMIC_GROUP:
         return _ways(value)
+    if name is kind.GROUPREF:
+        return 1, 1  # as long as what it repeats, and compared anew at every place
     if name is kind.GROUPREF_EXISTS:
         return _of_branch([branch for branch in value[1:] if branch is not None])
     return 0, 1
@@ -90,7 +95,12 @@ def _of_one(name: Any, value: Any) -> tuple[int, int]:
 def _of_branch(branches: Sequence[Any]) -> tuple[int, int]:
     found = [_ways(branch) for branch in branches]
     lengths = max(one[0] for one in found)
-    firsts = [chr(branch[0][1]).casefold() for branch in branches if len(branch) and branch[0][0] is kind.LITERAL]
+    firsts = [_folded(chr(branch[0][1])) for branch in branches if len(branch) and branch[0][0] is kind.LITERAL]
     if len(firsts) == len(branches) == len(set(firsts)):
         return lengths, max(one[1] for one in found)  # the first character tells which it is
     return lengths, sum(one[1] for one in found)
+
+
+def _folded(character: str) -> str:
+    """Equal for characters that are equal to the engine when it takes no notice of upper and lower case."""
+    return character.casefold().translate(_EQUAL)

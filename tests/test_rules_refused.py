@@ -38,6 +38,8 @@ from pipeline.rule_reach import is_covered, never_matches
         ".*.*.*.*x",
         ".*a.*b.*c.*d",
         "(.*a){4}x",
+        "(?i)(ia|\u0131a)*x",
+        "(?i)(\u0130a|Ia)*x",
     ],
 )
 def test_a_pattern_that_runs_away_is_refused(pattern: str) -> None:
@@ -79,6 +81,11 @@ def test_what_is_searched_for_anywhere_may_have_fewer_open_parts() -> None:
     assert "at most 2 parts" in runs_away(pattern, anywhere=True)
     assert runs_away("^" + pattern, anywhere=True) == ""
     assert runs_away("(?m)^" + pattern, anywhere=True), "with (?m) it begins at every line"
+
+
+def test_what_repeats_what_was_found_counts_as_of_open_length() -> None:
+    assert runs_away("(.*)(.*)\\1b", anywhere=True), "it ran for half a minute on 1,024 equal letters"
+    assert runs_away("(.*)-\\1", anywhere=True) == ""
 
 
 PIECES = ["a", "b", ".", "[ab]", "a+", "a*", ".*", "(a|b)", "(a|ab)", "(a+)", "a?", "a{1,3}", "(ab)+", "(a+)+", "(a?b)*", "(?:a|a)*"]
