@@ -14,7 +14,7 @@ from store.dialect import Sender
 from store.pace import Pace
 
 #: 0: any number.
-StudiesPerHour = Annotated[int, Field(ge=0)]
+StudiesPerHour = Annotated[int, Field(ge=0, le=1_000_000)]
 
 #: PS3.3 Tables C.12-2 and C.12-5: character sets that stand alone, as far as pydicom reads them.
 _ALONE = (

@@ -66,6 +66,7 @@ SET = "3: sender.default_character_set: "
     [
         ("[[sender]]\nstudies_per_hour = 5", "1: sender.ae_title: missing; write ae_title = ..."),
         ('[[sender]]\nae_title = "A"\nstudies_per_hour = -1', "3: sender.studies_per_hour: should be greater than"),
+        (f'[[sender]]\nae_title = "A"\nstudies_per_hour = {10**30}', "3: sender.studies_per_hour: should be less than or equal"),
         ('[[sender]]\nae_title = "A"\nstudies_per_hour = "many"', "3: sender.studies_per_hour: should be a valid integer"),
         ('[[sender]]\nae_title = "A"\nstudies_per_hours = 1', "3: sender.studies_per_hours: unknown key; did you mean"),
         ('[[sender]]\nae_title = "A TITLE OF 17 CHARS"', "2: sender.ae_title: an AE title has 1 to 16 printable"),
