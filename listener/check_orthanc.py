@@ -48,6 +48,8 @@ _SYNTAXES: Mapping[str, str] = {
     str(JPEGLSLossless): "JPEG-LS Lossless",
     str(JPEG2000Lossless): "JPEG 2000 Lossless",
 }
+#: What an answer raises that has another form than Orthanc gives it; what else there is to check is checked all the same.
+_NO_SUCH_ANSWER = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)
 #: So many changes of Orthanc's are looked through for a series that became stable.
 _CHANGES = 1000
 
@@ -118,6 +120,9 @@ def _rest(pacs: Pacs, config: Config, listening: bool) -> Iterator[Finding]:
                 yield from findings
             except RestFailed as failed:
                 yield Finding(False, looked_at, str(failed))
+            except _NO_SUCH_ANSWER as error:
+                why = f"{pacs.url} does not answer as Orthanc does ({type(error).__name__})"
+                yield Finding(False, looked_at, f"{why}: does a proxy or a plug-in change its answers?")
 
 
 def _knows_us(orthanc: OrthancRest, pacs: Pacs, config: Config, its_ae_title: str, listening: bool) -> Iterator[Finding]:

@@ -50,6 +50,7 @@ from listener.serve import (
     supervise,
     until_told_to_stop,
 )
+from listener.show import printable
 from listener.status import configuration_notices
 from listener.terminal import app
 from listener.tls import BadCertificate
@@ -97,10 +98,10 @@ def main() -> None:
         app()
     except ConfigErrors as errors:
         for complaint in errors.complaints:
-            print(complaint, file=sys.stderr)
+            print(printable(complaint), file=sys.stderr)
         sys.exit(2)
     except EXPECTED as error:
-        print(f"fourview: {_first_line(error)}", file=sys.stderr)
+        print(printable(f"fourview: {_first_line(error)}"), file=sys.stderr)  # a stranger's words may be in it
         sys.exit(1)
 
 

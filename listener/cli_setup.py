@@ -15,6 +15,7 @@ from listener import parts, rules_examples
 from listener.config import ConfigErrors, load
 from listener.finding import Finding
 from listener.init import Answers, Interview
+from listener.show import printable
 from listener.terminal import AsJson, Reason, app, configuration, print_findings
 from pipeline.model import ModelError, read_card, write_demo_weights
 from store.study import version_number
@@ -90,12 +91,16 @@ def init(
         raise first_configuration.exists(path)
     folder = path.absolute().parent
     zone = first_configuration.machine_zone(os.environ)
-    interview = Interview(said, folder, zone=zone, person=None if yes else _Terminal(), say=print)
+    interview = Interview(said, folder, zone=zone, person=None if yes else _Terminal(), say=_say)
     answers = interview.answers()
     for file, password in interview.secrets.items():
         first_configuration.write(file, f"{password}\n", replace_old=False)
     first_configuration.write(path, first_configuration.text(answers), replace_old=replace)
     _next_steps(path, answers)
+
+
+def _say(line: str) -> None:
+    print(printable(line))  # Orthanc's own words may be in it
 
 
 class _Terminal:

@@ -144,7 +144,7 @@ class Interview:
                 return self._values[name]
             except ValueError as error:
                 if self._person is None:
-                    raise
+                    raise InitFailed(f"say --{name.replace('_', '-')}: {error} (got {usual!r})") from None
                 self._say(f"  {error}")
 
     def _orthanc(self, url: str, user: str) -> System | None:

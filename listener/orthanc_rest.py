@@ -11,8 +11,13 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from listener.config_values import AETitle, Port
 
 SECONDS = 10.0
+_AE_TITLE: TypeAdapter[str] = TypeAdapter(AETitle)
+_PORT: TypeAdapter[int] = TypeAdapter(Port)
 
 #: HTTP status -> what it means when Orthanc answers it.
 _WORDS = {
@@ -66,15 +71,22 @@ class OrthancRest:
         except RestFailed as failed:
             raise RestFailed(f"{self.url} {_NO_ORTHANC}", 404) if failed.status == 404 else failed from None
         try:
-            return System(str(said["Name"]), str(said["Version"]), str(said["DicomAet"]), int(said["DicomPort"]))
+            system = System(str(said["Name"]), str(said["Version"]), str(said["DicomAet"]), int(said["DicomPort"]))
         except (KeyError, TypeError, ValueError):
             raise RestFailed(f"{self.url} {_NO_ORTHANC}") from None
+        try:
+            _AE_TITLE.validate_python(system.ae_title)  # it is offered as an answer, and written down
+            _PORT.validate_python(system.port)
+        except ValidationError:
+            words = f"says that its AE title is {system.ae_title!r} and its DICOM port {system.port}, which cannot be"
+            raise RestFailed(f"{self.url} {words}: correct DicomAet and DicomPort in its configuration") from None
+        return system
 
     def is_dicomweb(self) -> bool:
         """Whether QIDO-RS (PS3.18 10.6) answers here, of Orthanc or of another."""
         try:
             return self._http.get(f"{self.url}/dicom-web/studies?limit=1", headers={"Accept": "application/dicom+json"}).is_success
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL):
             return False
 
     def now(self) -> datetime:
@@ -134,7 +146,7 @@ class OrthancRest:
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, self.url + path, **more)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RestFailed(f"{self.url} does not answer ({type(error).__name__}): is Orthanc running, is the address right?") from None
         if answer.is_success:
             return answer

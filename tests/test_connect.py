@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import httpx
 import pytest
 from fourview_process import SIMULATED_CARD
 from mammograms_made import breast_pixels, mammogram
+from odd_orthanc import STEERING, odd_orthanc
 from orthanc_process import OrthancProcess
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
@@ -254,6 +258,37 @@ def test_what_is_no_orthanc_is_said(config: Config, plain: OrthancProcess, free_
     ):
         with pytest.raises(RestFailed, match=said):
             made(dataclasses.replace(config, pacs=(dataclasses.replace(config.pacs[0], url=url),)))
+
+
+def test_an_address_that_is_none_is_said() -> None:
+    for url in ("http://127.0.0.1:99x", "http://orthanc\t:8042"):
+        with OrthancRest(url) as orthanc:
+            with pytest.raises(RestFailed, match="is the address right"):
+                orthanc.system()
+            assert not orthanc.is_dicomweb()
+
+
+def test_a_strangers_words_steer_no_terminal_when_a_command_fails(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[model]\ncard = "card.toml"\n[[rule]]\nname = "a"\nwhen = "true"\naction = "hold"\n')
+    with odd_orthanc({"/system": (500, {"Details": STEERING})}) as url:
+        command = [sys.executable, "-m", "listener.cli", "--config", tmp_path / "config.toml", "orthanc", "connect", "--url", url]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and r"\x1b]0;taken" in done.stderr and "\x1b" not in done.stderr and "\x9b" not in done.stderr
+
+
+def test_an_orthanc_that_answers_oddly_does_not_end_the_check(config: Config, plain: OrthancProcess) -> None:
+    system = {"Name": "x", "Version": "1.12", "DicomAet": "ORTHANC", "DicomPort": plain.dicom_port}
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    odd = {"/system": (200, system), "/modalities": (200, {}), "/tools/now": (200, now)}
+    for more in ({"/tools/execute-script": (200, "what?")}, {"/changes": (200, [])}, {"/changes": (200, {"Last": "x"})}):
+        with odd_orthanc(odd | more) as url:
+            found = seen(dataclasses.replace(config, pacs=(dataclasses.replace(config.pacs[0], url=url), plain_pacs(config))))
+        assert not found["routing of orthanc"].ok and "not answer as Orthanc does" in found["routing of orthanc"].remedy
+        assert "REST of second: Orthanc 1" in words(list(found.values())), "what comes behind it is looked at all the same"
+
+
+def plain_pacs(config: Config) -> Pacs:
+    return dataclasses.replace(config.pacs[0], name="second")
 
 
 def test_an_orthanc_that_keeps_modalities_needs_no_lines(config: Config, guarded: OrthancProcess) -> None:

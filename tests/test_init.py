@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from odd_orthanc import STEERING, odd_orthanc
 from typer.testing import CliRunner
 
 from listener.cli import app
@@ -113,6 +114,27 @@ def test_what_is_wrong_is_said_and_nothing_written(tmp_path: Path, arguments: li
     told = said(code, tmp_path / "config.toml", *arguments)
     assert words in " ".join(told.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def system(**changed: object) -> dict[str, tuple[int, object]]:
+    return {"/system": (200, {"Name": "x", "Version": "1.12", "DicomAet": "ORTHANC", "DicomPort": 4242} | changed)}
+
+
+def test_what_a_stranger_says_steers_no_terminal(tmp_path: Path) -> None:
+    with odd_orthanc(system(Version=STEERING)) as url:
+        told = said(0, tmp_path / "config.toml", "--yes", "--orthanc-url", url, "--model-card", "card.toml")
+    assert r"Orthanc \x1b]0;taken\x07\x9b31m" in told and not set(told) & set(STEERING) - set(STEERING).intersection(
+        map(chr, range(32, 127))
+    )
+
+
+@pytest.mark.parametrize("changed", [{"DicomAet": "AN AE TITLE OF 22 CHARS"}, {"DicomAet": STEERING}, {"DicomPort": 0}])
+def test_an_ae_title_that_is_none_is_said_and_not_taken(tmp_path: Path, changed: dict[str, object]) -> None:
+    with odd_orthanc(system(**changed)) as url:
+        told = said(0, tmp_path / "config.toml", "--yes", "--orthanc-url", url, "--model-card", "card.toml")
+    assert "which cannot be: correct DicomAet and DicomPort" in told and "\x1b" not in told
+    [pacs] = read(tmp_path / "config.toml").pacs
+    assert (pacs.ae_title, pacs.port) == ("ORTHANC", 4242)
 
 
 class Typed:
