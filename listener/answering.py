@@ -80,6 +80,7 @@ class Answering:
     ) -> None:
         self._figures, self._stopped, self._ready, self._notices = figures, stopped, ready, notices
         self._made = self._make(config, None)
+        self._site = self._made.policy  # with the card that this process started with
         self._readers = [self._made.reader]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +88,7 @@ class Answering:
 
     def prepare(self, config: Config) -> Callable[[], None]:
         """What puts another configuration into force for the requests that come from then on. Raises ModelError, DatabaseAway."""
-        made = self._make(config, self._made.policy)
+        made = self._make(config, self._site)
 
         def put_into_force() -> None:
             self._made = made

@@ -30,8 +30,8 @@ from pynetdicom import AE
 from stepped_store import exam
 from test_alerts import LIMITS
 
-from listener import reload
-from listener.config import ConfigErrors, load
+from listener import answering, parts, reload
+from listener.config import Config, ConfigErrors, load
 from listener.handed import Handed, Offer
 from listener.reload import RESTART, Current, as_started, checked_by, digest_of
 from listener.status import configuration_notices, in_words, status
@@ -45,6 +45,7 @@ from store.claims import Claims
 from store.condition import Condition, Facts, Process
 from store.database import DatabaseAway, write_engine
 from store.pauses import Paused, Pauses
+from store.study import Policy
 
 ROLES = ("receive", "work", "web")
 HOLDING = {'name = "all mammograms"': 'name = "look at all"', 'action = "analyse"': 'action = "hold"'}
@@ -603,3 +604,21 @@ def test_the_start_of_a_service_says_what_is_wrong(file: Path) -> None:
     file.write_text("[dicom")
     with pytest.raises(ConfigErrors):
         Current(file, {})
+
+
+def test_what_the_web_process_was_before_does_not_pile_up(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The site's card is that of the start, which the first configuration reads; those between are asked for nothing."""
+    monkeypatch.setattr(answering, "keep_what_is_here", lambda: None)
+    parts.upgrade_database(load(file, {}))
+    web = answering.Answering(load(file, {}), Figures(), threading.Event(), ready=list, notices=list)
+    for wait in (1, 2, 3):
+        write(file, wait=wait)
+        web.prepare(load(file, {}))()
+    asked, of = [], parts.policy
+
+    def policy(config: Config) -> Policy:
+        asked.append(config.study.wait_for_retake_seconds)
+        return of(config)
+
+    monkeypatch.setattr(parts, "policy", policy)
+    assert web._made.policy().wait_for_retake_seconds == 3 and sorted(asked) == [3, 60]
