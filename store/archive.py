@@ -236,16 +236,18 @@ class Archive:
         row = tables.study
         now = sa.bindparam("now", type_=row.c.due_at.type)
         due = sa.and_(row.c.workflow_id.is_(None), row.c.due_at <= now)
-        by_age, by_priority = (row.c.due_at,), (row.c.priority, row.c.due_at)
+        new = (tables.OPEN_STUDY, (row.c.last_instance_at,))  # `due_at` of one that was at rest is empty
+        overdue = (due, (row.c.due_at,))
+        by_priority = (row.c.priority, row.c.due_at)
         with self._engine.begin() as connection:
             moment = self._clock(connection)
             oldest = turns(self._handed_out, room)
-            new_first = self._handed_out // TURN_OF_THE_OLDEST % 2 == 0  # neither of the two kinds waits for ever behind the other
+            # Neither of the two kinds waits for ever behind the other.
+            by_age = (new, overdue) if self._handed_out // TURN_OF_THE_OLDEST % 2 == 0 else (overdue, new)
             claims: list[Claim] = []
             # One question after the other: with OR, none would find its index.
             for wanted, order, limit in (
-                (tables.OPEN_STUDY if new_first else due, by_age, oldest),
-                (due if new_first else tables.OPEN_STUDY, by_age, oldest),
+                *((*kind, oldest) for kind in by_age),
                 (tables.OPEN_STUDY, by_priority, room),
                 (due, by_priority, room),
             ):

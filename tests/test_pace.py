@@ -305,6 +305,21 @@ def test_what_is_due_at_a_low_priority_is_looked_at_though_what_is_new_never_end
     assert looked.count(uid("patient")) == 4 * often - 2 and {uid("batch"), uid("due")} < set(looked)
 
 
+def test_an_old_study_to_which_an_image_comes_is_looked_at_though_new_studies_never_end(stepped: SteppedStore, often: int) -> None:
+    """It waits for no moment of its own (`due_at` is empty), and databases differ about where such a row stands."""
+    stepped.ruling = FixedRuling(priority=9)
+    send(stepped, "BUS", "new")  # due when it has waited for its other views
+    stepped.receive(*exam(study="old"))
+    stepped.settle()
+    looked = []
+    for number, study in enumerate(("old", *named("later", 2 * often))):
+        stepped.receive(image(View.R_CC, f"late {number}", study=study), sender="GANTRY")
+        stepped.step(1)
+    while claims := stepped.archive.claim_studies(1):
+        looked += [one.row for one in claims]
+    assert looked.index(uid("old")) < often
+
+
 def test_a_waiting_patients_result_overtakes_a_batchs_and_the_batchs_oldest_has_its_turn(
     stepped: SteppedStore, monkeypatch: pytest.MonkeyPatch, often: int
 ) -> None:
