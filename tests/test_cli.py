@@ -26,6 +26,7 @@ from stepped_store import SteppedStore, image
 
 from listener.analyse import analyse_files
 from listener.show import printable
+from listener.terminal import print_json
 from pipeline.model import Reading, read_card, write_demo_weights
 from pipeline.pixels import ModelImage
 from pipeline.send import Pacs, echo
@@ -364,3 +365,11 @@ def test_analyse_with_profile_reference_gives_the_golden_numbers(config: Path, t
         with torch.inference_mode():
             logits = network(torch.from_numpy(rgb.transpose(2, 0, 1)[None].astype(np.float32)))
         assert list(result["all_probabilities"].values()) == pytest.approx(torch.softmax(logits[0], 0).tolist(), abs=1e-5)
+
+
+def test_json_steers_no_terminal_and_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"saw": "StudyDescription is \x9b2J\x1b[2J\x7f\u202e 검사"}
+    print_json(said)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == said and "검사" in printed
+    assert [one for one in printed if not one.isprintable() and one != "\n"] == []
