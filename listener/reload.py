@@ -62,6 +62,10 @@ OF_EACH_HOST: Mapping[str, tuple[str, ...]] = {
 }
 #: No digest is made of what somebody could guess.
 _SECRET = frozenset({"password"})
+_NOBODY_LOGS_IN = (
+    "nobody would have to log in any more, and whoever reaches the pages could do everything: write the [[user]] tables back, or restart "
+    "if that is meant"
+)
 #: Their message says all that there is to say.
 _IN_WORDS = (ModelError, SpoolAway, OldSchema)
 
@@ -265,6 +269,9 @@ class Current:
                 return before.refused(offer.complaints)
             new = load(self._path, self._environ, text=offer.text)
             config, waiting = as_started(self._started, new, offer.text)
+            if before.config.users and not (config.users or config.http.allow_unauthenticated):
+                # A file that is cut off before its last tables is valid, and behind a proxy whoever comes is on loopback.
+                raise ConfigErrors([f"{new.path}:1: user: {_NOBODY_LOGS_IN}"])
             same = replace(before, text=offer.text, complaints=(), waiting=waiting, outcome="unchanged")
             if config == before.config:
                 self._number = offer.number

@@ -265,7 +265,7 @@ def test_users_and_their_tokens_count_at_once_and_the_web_process_stays(site: Si
         given = {"Authorization": f"Bearer {second}"}
         site.ours.wait_for(lambda: client.get("/api/v1/status", headers=given).status_code == 200, "the new token is not known")
         assert client.get("/api/v1/status", headers={"Authorization": f"Bearer {token}"}).status_code == 401
-        site.take({})
+        site.take({"[http]": "[http]\nallow_unauthenticated = true"})
         assert client.get("/api/v1/status").status_code == 200
     assert site.pids()["web"] == before
 
@@ -356,6 +356,19 @@ def test_an_address_that_stays_open_is_not_left_without_a_login(file: Path) -> N
     write(file, more=USER)
     current.reload()
     assert current.standing.complaints == () and "http.host: needs a restart" in current.standing.waiting[0]
+
+
+def test_the_last_user_is_not_lost_by_a_reload(file: Path) -> None:
+    """A file that was cut off before its last tables is valid; so the door is opened by a restart, or in so many words."""
+    write(file, more=USER)
+    current = Current(file, {})
+    write(file)
+    current.reload()
+    [complaint] = current.standing.complaints
+    assert current.config.users and "user: nobody would have to log in" in complaint and "restart" in complaint
+    write(file, host="127.0.0.1\"\nallow_unauthenticated = true #")
+    current.reload()
+    assert current.standing.outcome == "taken" and not current.config.users
 
 
 def test_hosts_that_decide_alike_have_one_hash(file: Path, tmp_path: Path) -> None:
