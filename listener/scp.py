@@ -209,8 +209,9 @@ class StorageScp:
             size_bytes = received.stat().st_size
             self._check_space()
             check_size(size_bytes, stripped(event.request.AffectedSOPClassUID))  # before anything of it is parsed
-            keys = read_keys(received, self._accepted.character_sets.get(stripped(event.assoc.requestor.ae_title), ""))
-            outcome = self._store(event, received, keys)
+            accepted = self._accepted
+            keys = read_keys(received, accepted.character_sets.get(stripped(event.assoc.requestor.ae_title), ""))
+            outcome = self._store(event, received, keys, accepted)
         except Refused as refusal:
             outcome, status, comment = "refused", refusal.status, refusal.comment
         except OSError as error:
@@ -250,10 +251,9 @@ class StorageScp:
         if not self._files.has_room():
             raise Refused(Status.OUT_OF_RESOURCES, "the disk is nearly full; try again later")
 
-    def _store(self, event: Any, received: Path, keys: Keys) -> str:
+    def _store(self, event: Any, received: Path, keys: Keys, accepted: _Accepted) -> str:
         """Keep one instance; returns a word for the log or raises Refused."""
         self._check(keys, event.request)
-        accepted = self._accepted
         ignored = ignored_because(keys, accepted.kept)
         if ignored and accepted.strict:
             raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, f"not accepted: {ignored}")
