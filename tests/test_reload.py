@@ -366,7 +366,7 @@ def test_the_last_user_is_not_lost_by_a_reload(file: Path) -> None:
     current.reload()
     [complaint] = current.standing.complaints
     assert current.config.users and "user: nobody would have to log in" in complaint and "restart" in complaint
-    write(file, host="127.0.0.1\"\nallow_unauthenticated = true #")
+    write(file, host='127.0.0.1"\nallow_unauthenticated = true #')
     current.reload()
     assert current.standing.outcome == "taken" and not current.config.users
 
