@@ -30,6 +30,7 @@ from listener.check import check
 from listener.config import load
 from listener.door import Access, Door, address_of, is_from_elsewhere, names_us
 from listener.limits import MOST_KEYS, Buckets
+from listener.reload import Current
 from listener.tls import BadCertificate, Certificate
 from listener.users import Role, Users, new_token
 from listener.web import create_app
@@ -617,12 +618,11 @@ def test_serve_ends_at_once_with_a_certificate_that_cannot_be_used(tmp_path: Pat
     (tmp_path / "bad.pem").write_text("no certificate")
     http = "[http]\ncertificate = 'bad.pem'\nkey = 'bad.pem'\n"
     (tmp_path / "config.toml").write_text(f"{http}[model]\ncard = 'card.toml'\nallow_untrained = true\n{RULE}")
-    config = load(tmp_path / "config.toml", {})
-    monkeypatch.setattr(cli, "configuration", lambda context: config)
-    monkeypatch.setattr(cli.logs, "configure", lambda **_: None)
+    current = Current(tmp_path / "config.toml", {})
+    monkeypatch.setattr(cli, "_begin", lambda context: (current, threading.Event()))
     with pytest.raises(cli.EXPECTED, match="are not a certificate in PEM and its key"):
         cli.serve(None)  # type: ignore[arg-type]
-    assert not config.store.files.exists()
+    assert not current.config.store.files.exists()
 
 
 @pytest.mark.parametrize("tls", [False, True])
