@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from zoneinfo import ZoneInfo
 
+from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from listener import api, dashboard, dropped, parts, reference_api, stow
@@ -84,7 +85,12 @@ class Answering:
         self._readers = [self._made.reader]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._made.application(scope, receive, send)
+        await self.application(scope, receive, send)
+
+    @property
+    def application(self) -> FastAPI:
+        """What answers a request that comes now."""
+        return self._made.application
 
     def prepare(self, config: Config) -> Callable[[], None]:
         """What puts another configuration into force for the requests that come from then on. Raises ModelError, DatabaseAway."""

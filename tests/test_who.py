@@ -28,9 +28,10 @@ from starlette.routing import BaseRoute, Route
 from typer.testing import CliRunner
 
 from listener import cli, parts, users, web
+from listener.answering import Answering
 from listener.audit import MOST_NAMED, SAME_LOOK_SECONDS, Audit
-from listener.config import load
 from listener.door import GUESSES_PER_ADDRESS, GUESSES_PER_NAME, Access, Door
+from listener.reload import Current
 from listener.terminal import app as program
 from listener.users import Password, Person, Role, Token, User, Users, credentials, hashed, new_token, token_hashes
 from listener.web import create_app
@@ -417,16 +418,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     tables = "".join(f'[[user]]\nname = "{one.name}"\nrole = "{one.role}"\npassword_hash = "{one.password_hash}"\n' for one in USERS[:3])
     rule = "[[rule]]\nname = 'all'\nwhen = 'true'\naction = 'hold'\n"
     (folder / "config.toml").write_text(f"[model]\ncard = 'card.toml'\nallow_untrained = true\n{rule}{tables}")
-    config = load(folder / "config.toml", {})
-    parts.upgrade_database(config)
+    current = Current(folder / "config.toml", {})
+    parts.upgrade_database(current.config)
     stopped = threading.Event()
-    found: list[FastAPI] = []
+    found: list[Answering] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_role", lambda context, child: (config, stopped))
-        patch.setattr(web, "run", lambda app, *arguments, **named: found.append(app))
+        patch.setattr(cli, "_role", lambda *_: (current, stopped))
+        patch.setattr(web, "run", lambda answering, *arguments, **named: found.append(answering))
         cli.web(None)  # type: ignore[arg-type]
-    [app] = found
-    yield app
+    [answering] = found
+    yield answering.application
 
 
 def required(routes: list[BaseRoute]) -> Iterator[tuple[str, str, Role | None]]:
