@@ -46,7 +46,10 @@ def _port(host: str, port: int, table: str, lives: bool | None, answers: Callabl
         if why:
             return Finding(False, what, f"{taken}. Who listens there is not this installation: {why}")
         if lives is False:
-            remedy = f"Fourview answers there, but nothing of this database runs on this host: stop the other one, or set [{table}] port"
+            remedy = (
+                "Fourview answers there, but nothing of this database runs on this host: was it started just now, try again in a minute; "
+                f"else stop the other one, or set [{table}] port"
+            )
             return Finding(False, what, remedy)
         return Finding(True, f"{what} is answered by us")
     if lives:

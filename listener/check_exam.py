@@ -240,7 +240,10 @@ class _Way:
         if "sr" not in self._pacs.results:
             return "`results` of this [[pacs]] leaves the report out"
         if not study["runs"][-1]["trained"] and not self._pacs.accept_untrained:
-            return "the model is untrained: set accept_untrained of this [[pacs]] for as long as it is tried"
+            return (
+                f"the model is untrained: for as long as it is tried write accept_untrained = true below this [[pacs]] ({self._pacs.name}) "
+                "in config.toml, then `fourview config reload`"
+            )
         return "nothing of it is sent there: `fourview show` says why"
 
     def removed(self, *, complete: bool) -> Iterator[Finding]:

@@ -125,7 +125,7 @@ def _next_steps(path: Path, answers: Answers) -> None:
     named = Path(os.environ.get("FOURVIEW_CONFIG", "config.toml"))
     here = "" if path.absolute() == named.absolute() else f" --config {path}"
     steps = ["config check", "db upgrade", "serve", *(["orthanc connect"] if answers.orthanc_url else []), "check"]
-    print("next: " + ", ".join(f"`fourview{here} {step}`" for step in steps))
+    print("next: " + ", ".join(f"`fourview{here} {step}`" for step in steps) + "; as a service instead of `serve`: docs/operations.md")
 
 
 @config_app.command("check")

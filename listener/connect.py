@@ -251,7 +251,10 @@ def install(script: Script, folder: Path | None, *, replace: bool, dry_run: bool
         yield content
     else:
         yield _installed(path, content, replace=replace, dry_run=dry_run)
-    yield "Orthanc takes no script by REST for good. Have this in its configuration, and no other of our scripts, and start it again:"
+    yield (
+        "Orthanc takes no script by REST for good. Have the script where it can read it at each start (such as /etc/orthanc), this in its "
+        "configuration, into the section that is there, and no other of our scripts, and start it again:"
+    )
     yield f'  "LuaScripts": [ "{path}" ]'
 
 

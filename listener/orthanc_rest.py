@@ -55,8 +55,10 @@ class OrthancRest:
 
     def __init__(self, url: str, user: str = "", password: str = "", *, seconds: float = SECONDS) -> None:
         self.url = url.rstrip("/")
-        # No proxy of the environment: a PACS is in the house.
-        self._http = httpx.Client(auth=(user, password) if user else None, timeout=seconds, trust_env=False)
+        # No proxy of the environment: a PACS is in the house. No connection is kept: Orthanc 1.10 closes one that was idle for a second,
+        # and a question that leaves at that moment has no answer.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(auth=(user, password) if user else None, timeout=seconds, trust_env=False, limits=limits)
 
     def __enter__(self) -> OrthancRest:
         return self
