@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from zoneinfo import ZoneInfo
 
@@ -79,8 +80,8 @@ class Answering:
         ready: Callable[[], list[str]],
         notices: Callable[[], list[str]],
     ) -> None:
-        self._figures, self._stopped, self._ready, self._notices = figures, stopped, ready, notices
-        self._made = self._make(config, None)
+        self._make = partial(_Made, figures=figures, stopped=stopped, ready=ready, notices=notices)
+        self._made = self._make(config, before=None)
         self._site = self._made.policy  # with the card that this process started with
         self._readers = [self._made.reader]
 
@@ -94,7 +95,7 @@ class Answering:
 
     def prepare(self, config: Config) -> Callable[[], None]:
         """What puts another configuration into force for the requests that come from then on. Raises ModelError, DatabaseAway."""
-        made = self._make(config, self._site)
+        made = self._make(config, before=self._site)
 
         def put_into_force() -> None:
             self._made = made
@@ -111,6 +112,3 @@ class Answering:
     def fetching(self) -> bool:
         """Whether a thread still waits for Orthanc."""
         return any(one.fetching for one in self._readers)
-
-    def _make(self, config: Config, policy: Callable[[], Policy] | None) -> _Made:
-        return _Made(config, self._figures, self._stopped, self._ready, self._notices, policy)

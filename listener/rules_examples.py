@@ -77,7 +77,7 @@ class PlacedExample:
     def facts(self) -> dict[str, object]:
         """The value of every symbol, as an image would give it."""
         views = [View(view) for view in self.example.Views or ()]
-        facts = rule_facts.facts([], views=views, calling_ae_title="", called_ae_title="", today=date.min)
+        facts = _of_views(views)
         said = {name: getattr(self.example, name) for name in EXAMPLE_KEYS if name not in (*EXPECTATIONS, "Views")}
         return facts | {name: value for name, value in said.items() if value is not None}
 
@@ -127,6 +127,11 @@ def failures(asked: Sequence[rules.Rule], examples: Iterable[PlacedExample]) -> 
     return found
 
 
+def _of_views(views: Sequence[View]) -> dict[str, object]:
+    """The facts of a study of which nothing but the filled views is known."""
+    return rule_facts.facts([], views=views, calling_ae_title="", called_ae_title="", today=date.min)
+
+
 def _words(action: Action, rule_name: str) -> str:
     return f"{action} by rule {rule_name!r}" if rule_name else f"{action} by no rule"
 
@@ -149,7 +154,7 @@ def _contradiction(example: Mapping[str, Any], rule_names: Sequence[str]) -> Ite
         yield "by", 'what no rule takes is ignored; write then = "ignore", or leave by out'
     views = example.get("Views")
     if isinstance(views, list) and all(view in View.__members__.values() for view in views):
-        follows = rule_facts.facts([], views=[View(view) for view in views], calling_ae_title="", called_ae_title="", today=date.min)
+        follows = _of_views([View(view) for view in views])
         for name in ("NumViews", "Laterality"):
             if name in example and example[name] != follows[name]:
                 yield name, f"contradicts Views, from which {follows[name]} follows; leave {name} out"

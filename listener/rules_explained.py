@@ -6,7 +6,7 @@ One explanation for every door: `fourview rules explain`, the JSON API and a stu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -31,11 +31,12 @@ def of_study(config: Config, study: Replayed) -> dict[str, Any]:
     image, as it was when it was decided."""
     timezone = ZoneInfo(config.site.timezone)
     today = study.last_instance_at.astimezone(timezone).date()
-    looked_at: list[Seen] = []
+    decided: list[tuple[dict[str, object], rules.Decision]] = []
 
     def decide(seen: Seen) -> rules.Decision:
-        looked_at.append(seen)
-        return rules.decide(config.rules, rule_facts.of_study(seen, today=today, timezone=timezone))
+        facts = rule_facts.of_study(seen, today=today, timezone=timezone)
+        decided.append((facts, rules.decide(config.rules, facts)))
+        return decided[-1][1]
 
     kept = _kept(config, study.kept)
     told = _empty(study.study_instance_uid, kept)
@@ -44,7 +45,12 @@ def of_study(config: Config, study: Replayed) -> dict[str, Any]:
             return told | {"problem": "no header of it is kept that could be looked at"}
     except ModelError:
         return told | {"problem": _NO_MODEL}
-    told |= _explained(config, looked_at[-1], today, timezone)
+    facts, decision = decided[-1]
+    told |= {
+        "today": today.isoformat(),
+        "rules": verdicts(config.rules, facts, decision),
+        "outcome": outcome(config, decision),
+    }
     return told | _compared(kept, told["outcome"], study.sent_to)
 
 
@@ -64,46 +70,29 @@ def _empty(study_instance_uid: str, kept: dict[str, Any] | None) -> dict[str, An
     return {"study_instance_uid": study_instance_uid, "kept": kept, **nothing}
 
 
-def _explained(config: Config, seen: Seen, today: date, timezone: ZoneInfo) -> dict[str, Any]:
-    facts = rule_facts.of_study(seen, today=today, timezone=timezone)
-    decision = rules.decide(config.rules, facts)
-    return {
-        "today": today.isoformat(),
-        "rules": verdicts(config.rules, facts, decision),
-        "outcome": outcome(config, decision),
-    }
-
-
 def outcome(config: Config, decision: rules.Decision) -> dict[str, Any]:
     """What becomes of a study under a decision, with what the rule leaves to the site filled in."""
-    return {
-        "rule_name": decision.rule_name,
-        "rule_hash": decision.rule_hash,
-        "action": str(decision.action),
-        "reason": decision.reason,
-        "send_to": list(decision.send_to),
-        "forward_to": list(decision.forward_to),
-        "slots": [str(view) for view in decision.slots],
-        "when_incomplete": str(decision.when_incomplete or config.study.when_incomplete),
-        "model": decision.card or str(config.model.card),
-        "priority": decision.priority,
-    }
+    return _ruled(config, decision) | {"when_incomplete": str(decision.when_incomplete or config.study.when_incomplete)}
 
 
 def _kept(config: Config, kept: KeptRuling) -> dict[str, Any] | None:
     if not kept.action:
         return None
+    return _ruled(config, kept) | {"overruled": kept.overruled}
+
+
+def _ruled(config: Config, ruling: rules.Decision | KeptRuling) -> dict[str, Any]:
+    """What is told of a decision, of now or as it was kept."""
     return {
-        "rule_name": kept.rule_name,
-        "rule_hash": kept.rule_hash,
-        "action": kept.action,
-        "reason": kept.reason,
-        "send_to": list(kept.send_to),
-        "forward_to": list(kept.forward_to),
-        "slots": [str(view) for view in kept.slots],
-        "model": kept.card or str(config.model.card),
-        "priority": kept.priority,
-        "overruled": kept.overruled,
+        "rule_name": ruling.rule_name,
+        "rule_hash": ruling.rule_hash,
+        "action": str(ruling.action),
+        "reason": ruling.reason,
+        "send_to": list(ruling.send_to),
+        "forward_to": list(ruling.forward_to),
+        "slots": [str(view) for view in ruling.slots],
+        "model": ruling.card or str(config.model.card),
+        "priority": ruling.priority,
     }
 
 

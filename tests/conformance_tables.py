@@ -30,6 +30,7 @@ from listener.keys import Status
 from pipeline import decode, send
 from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pipeline.report import build
+from pipeline.report.header import TYPE_2
 from pipeline.report.structured_report import PRIVATE_SCHEME, build_structured_report
 from store.correction import CORRECTABLE
 from store.files import RESERVE
@@ -333,7 +334,7 @@ def qido_keys() -> str:
 @cache
 def _written() -> tuple[tuple[Dataset, Dataset], ...]:
     """(SR, page) of every kind of report, read back: also of images that say as little, and as much, as can be of the patient."""
-    bare = dict.fromkeys((*_OPTIONAL, *_EMPTY_WHEN_UNKNOWN))
+    bare = dict.fromkeys((*_OPTIONAL, *TYPE_2))
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "71651007", "SCT", "Mammography"
     request = Dataset()
@@ -360,17 +361,6 @@ _OPTIONAL = (
     "IssuerOfPatientID",
     "BreastImplantPresent",
     "ImagerPixelSpacing",
-)
-_EMPTY_WHEN_UNKNOWN = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "StudyID",
-    "ReferringPhysicianName",
 )
 
 _COPY, _AUTO = "COPY", "AUTO"
