@@ -18,7 +18,8 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 from stepped_store import SteppedStore, exam  # noqa: E402
 
 from store import tables  # noqa: E402
-from store.database import upgrade, write_engine  # noqa: E402
+from store.database import write_engine  # noqa: E402
+from store.upgrade import upgrade  # noqa: E402
 
 OTHERS = (0, 1_000, 10_000, 50_000)
 REPEATS = 100

@@ -32,7 +32,6 @@ from store.database import (
     read_engine,
     require_current_schema,
     schema_revision,
-    upgrade,
     workflow_engine,
     write_engine,
 )
@@ -269,7 +268,8 @@ def _keeps_images(config: Config) -> bool:
 
 def upgrade_database(config: Config) -> tuple[str | None, str]:
     """Bring our tables and the workflow engine's to this release; returns (revision before, revision now)."""
-    from pipeline.work import prepare_engine_tables  # the engine is slow to import, and most commands do not need it
+    from pipeline.work import prepare_engine_tables  # the engine and Alembic are slow to import, and most commands do not need them
+    from store.upgrade import upgrade
 
     url = engine_database(config.store.database)
     return upgrade(write_engine(config.store.database), then=lambda: prepare_engine_tables(url, workflow_engine(url)))

@@ -7,27 +7,16 @@ writers wait for each other instead of failing, and an engine of its own for rea
 
 from __future__ import annotations
 
-import fcntl
-import secrets
 import sqlite3
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import URL, make_url
-
-from store import tables
 
 #: For modules outside this room: what they hold, and what they may catch.
 Engine = sa.Engine
@@ -35,8 +24,8 @@ DatabaseAway = sa.exc.OperationalError
 #: All connections of this process were in use for too long.
 NoConnection = sa.exc.TimeoutError
 
-#: Any number that no other program on the same database uses for its advisory locks.
-_UPGRADE_LOCK = 0x464F5552
+#: The schema of this release: the newest revision in store/migrations/versions. Written here, since every process asks for it at its start.
+SCHEMA = "0007"
 
 #: How long a statement waits for another writer. Orthanc gives up on a C-STORE answer after 10 s; we answer 0xA700 before.
 BUSY_TIMEOUT_SECONDS = 5
@@ -226,64 +215,11 @@ def database_folder(database_url: str) -> Path | None:
     return Path(str(parsed.database)).parent if parsed.get_backend_name() == "sqlite" else None
 
 
-def alembic_config(engine: sa.Engine) -> AlembicConfig:
-    """Alembic's configuration for the migrations of this package, bound to `engine`."""
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["engine"] = engine
-    return config
-
-
-def upgrade(engine: sa.Engine, *, then: Callable[[], None] | None = None) -> tuple[str | None, str]:
-    """Bring the schema to this release, and do `then`; returns (revision before, revision now).
-
-    Two that upgrade at once, also from two hosts, do it one after the other; the second finds nothing left to do.
-    """
-    with _alone(engine):
-        before = schema_revision(engine)
-        command.upgrade(alembic_config(engine), "head")
-        after = schema_revision(engine)
-        assert after is not None
-        _make_identity(engine)
-        if then is not None:
-            then()
-    return before, after
-
-
-@contextmanager
-def _alone(engine: sa.Engine) -> Iterator[None]:
-    """Held by one upgrade at a time: an advisory lock on PostgreSQL, a locked file beside the database on SQLite."""
-    if engine.dialect.name == "sqlite":
-        with Path(f"{engine.url.database}.upgrade").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # Asked again and again: a statement that waits would itself be waited for by the engine's CREATE INDEX CONCURRENTLY, for ever.
-        while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_UPGRADE_LOCK})").scalar_one():
-            time.sleep(0.2)
-        try:
-            yield
-        finally:
-            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_UPGRADE_LOCK})")
-
-
-def _make_identity(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
-        # Identity of this installation: made once, never changed, part of every result object.
-        made = uuid.uuid4()
-        insert_or_ignore(connection, tables.installation, {"name": "device_uid", "value": f"2.25.{made.int}"})
-        insert_or_ignore(connection, tables.installation, {"name": "serial_number", "value": made.hex[:16].upper()})
-        # The key of the digests that stand for studies where their UIDs must not.
-        insert_or_ignore(connection, tables.installation, {"name": "secret", "value": secrets.token_hex(32)})
-
-
 def require_current_schema(engine: sa.Engine) -> None:
     """Raise OldSchema unless the schema is exactly that of this release."""
-    head = ScriptDirectory.from_config(alembic_config(engine)).get_current_head()
     found = schema_revision(engine)
-    if found != head:
-        what = "has no tables yet" if found is None else f"has schema {found}, this release needs {head}"
+    if found != SCHEMA:
+        what = "has no tables yet" if found is None else f"has schema {found}, this release needs {SCHEMA}"
         raise (NoTables if found is None else OldSchema)(
             f"the database {engine.url.render_as_string(hide_password=True)} {what}: run `fourview db upgrade`"
         )
@@ -292,4 +228,7 @@ def require_current_schema(engine: sa.Engine) -> None:
 def schema_revision(engine: sa.Engine) -> str | None:
     """The schema that the database has; None when it has no tables."""
     with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        return found

@@ -15,7 +15,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store.database import upgrade, write_engine
+from store.database import write_engine
+from store.upgrade import upgrade
 
 
 def postgres_programs() -> Path | None:

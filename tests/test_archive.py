@@ -100,7 +100,8 @@ def test_the_run_is_the_same_in_every_order_of_arrival(stepped: SteppedStore) ->
 
 
 def test_each_order_of_one_study_gives_the_same_run_id(stepped: SteppedStore, tmp_path_factory: pytest.TempPathFactory) -> None:
-    from store.database import upgrade, write_engine
+    from store.database import write_engine
+    from store.upgrade import upgrade
 
     expected = None
     for order in ((0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)):

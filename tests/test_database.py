@@ -21,18 +21,17 @@ from store.chores import Chores
 from store.database import (
     DatabaseAway,
     OldSchema,
-    alembic_config,
     database_now,
     engine_database,
     insert_or_ignore,
     read_engine,
     require_current_schema,
     schema_revision,
-    upgrade,
     workflow_engine,
     write_engine,
 )
 from store.rows import Busy
+from store.upgrade import alembic_config, upgrade
 
 Opened = Callable[..., sa.Engine]
 

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from stepped_store import CEILING, POLICY, RETAKE, START, FixedRuling, SteppedStore, image, implicit, rejection
 from stepped_store import exam as received_exam
 
-from store.database import upgrade, write_engine
+from store.database import write_engine
 from store.grouping import STALLED_SECONDS, Release, Request, RequestKind
 from store.images import Decisions, Patient
 from store.study import HANGING_ORDER, ImageKind, Outcome, StudyState, View, WhenIncomplete
+from store.upgrade import upgrade
 
 S = StudyState
 STABLE = settings(derandomize=True, deadline=None, max_examples=250)

@@ -17,11 +17,12 @@ from mammograms_made import uid
 from stepped_store import START, SteppedStore, exam
 
 from store import tables
-from store.database import alembic_config, database_now, write_engine
+from store.database import database_now, write_engine
 from store.found_by import hour_of
 from store.grouping import RequestKind
 from store.listing import LATELY, Listing, Wanted
 from store.study import View
+from store.upgrade import alembic_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:The value length")  # of Patient IDs that are longer than they may be
 

@@ -23,9 +23,10 @@ from stepped_store import MODEL, FixedRuling, SteppedStore, exam, image
 
 from listener import parts
 from store import found_by, tables
-from store.database import alembic_config, engine_database, schema_revision, upgrade, workflow_engine, write_engine
+from store.database import engine_database, schema_revision, workflow_engine, write_engine
 from store.listing import Wanted
 from store.study import View
+from store.upgrade import alembic_config, upgrade
 from store.view import resolve
 
 AT = datetime(2026, 11, 1, 9, tzinfo=UTC)

@@ -27,7 +27,7 @@ HOMES = {
     "pynetdicom": ["listener/scp.py", "listener/guard.py", "listener/standin.py", "pipeline/send.py"],
     "dbos": ["pipeline/work.py"],
     "sqlalchemy": ["store/*"],
-    "alembic": ["store/*"],
+    "alembic": ["store/upgrade.py", "store/migrations/*"],
     "highdicom": ["pipeline/report/*"],
     "fastapi": ["listener/*"],
     "jinja2": ["listener/pages.py"],

@@ -40,10 +40,11 @@ from listener.keeping import KEPT, SOP_CLASSES, kept_for
 from listener.keys import Refused, Status, is_uid, read_keys
 from listener.scp import CannotListen, StorageScp
 from store.archive import Archive, Kept, Reception
-from store.database import upgrade, write_engine
+from store.database import write_engine
 from store.files import Files
 from store.rows import Busy
 from store.study import ImageKind, View
+from store.upgrade import upgrade
 
 MG = "1.2.840.10008.5.1.4.1.1.1.2"
 MG_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"

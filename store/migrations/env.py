@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the engine that `store.database.upgrade` hands over."""
+"""Alembic's entry: runs the migrations on the engine that `store.upgrade.upgrade` hands over."""
 
 from __future__ import annotations
 
