@@ -51,15 +51,22 @@ format: $(STAMP) ## let ruff write the code as it likes it
 .PHONY: environment
 environment: $(STAMP) ## only the Python environment
 
+# QUICK=1: two minutes. JSON=file: where the run is written as JSON.
+QUICK ?=
+JSON ?=
+
 .PHONY: bench
-bench: $(STAMP) ## measure: views, grouping, searches over a million results, listings of a million studies, other rules on 10,000 studies, and from the last C-STORE answer to the SR in Orthanc (needs Orthanc)
+bench: $(STAMP) ## every figure beside its rival, in ten minutes: QUICK=1 in two, JSON=FILE as JSON too (needs Orthanc, dcmtk)
+	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/bench.py $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
+.PHONY: bench-more
+bench-more: $(STAMP) ## an hour or so: views, grouping, other rules on 10,000 studies, searches over a million results, listings of a million studies
 	$(BIN)/python benchmarks/view_resolution.py
 	$(BIN)/python benchmarks/grouping_day.py
 	$(BIN)/python benchmarks/look_cost.py
 	$(BIN)/python benchmarks/rules_diff.py
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/dicomweb_search.py
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/listing.py
-	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/time_to_result.py
 
 ROUNDS ?= 200
 DATABASE ?= sqlite
