@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -94,6 +95,7 @@ HandedDown = Annotated[int | None, typer.Option("--handed", hidden=True, help="T
 
 def main() -> None:
     """The program `fourview`."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # of no process of ours: a core holds passwords, names and pixels
     try:
         app()
     except ConfigErrors as errors:

@@ -1,8 +1,9 @@
 """Compressed frame -> stored values, in a child process under limits (PS3.5 section 8 and Annex A; PS3.3 C.7.6.3).
 
 Decoders are C, C++ and Rust that read what a stranger sent: they crash, panic, loop, and allocate what the codestream asks for. So they
-run in a child of their own (`python -m pipeline.decode`), which imports pydicom, decoders and `store.header` only, gets no secrets in
-its environment, may use 2 GiB of memory, and dies with its parent. The parent asks through the child's stdin and reads from its stdout:
+run in a child of their own (`python -m pipeline.decode`), which imports pydicom, decoders, `pipeline.codestream` and `store.header` only,
+gets no secrets in its environment, may use 2 GiB of memory and as much processor time as its image has time, can write no file, has no
+network where the kernel lets it give that up, and dies with its parent. The parent asks through its stdin and reads from its stdout:
 
     request   length (4 bytes, little endian), JSON {"path", "timeout_seconds"}
     answer    length (4 bytes, little endian), JSON {"rows", "columns", "dtype", "pixel_hash"} or {"reason", "permanent"} or {"errno"};
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +43,17 @@ from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
 
+from pipeline.codestream import SIZE
 from store.header import read_part10
 
 #: Largest Rows and Columns. With one 16-bit sample a frame is at most 128 MiB, so no second limit on bytes is needed.
 MAX_SIDE = 8192
 MEMORY_BYTES = 2 << 30
 _START_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
+#: The child's own alarm rings so long after its image's time: for a parent that is stopped or stuck itself.
+_ALARM_SECONDS = 30.0
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 _LENGTH = struct.Struct("<I")
 _MAX_MESSAGE_BYTES = 64 * 1024
 
@@ -239,59 +244,25 @@ def _stored_values(cells: npt.NDArray[Any], layout: _Layout, precision: int) -> 
     return values.astype("u1" if layout.bits_stored <= 8 else "<u2", copy=False)
 
 
-# The codestream, not Rows and Columns, drives what a decoder allocates: look at its own header first.
-
-_SOF_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})  # 0xF7: SOF55 of JPEG-LS
-
-
-def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, precision) from the frame header of JPEG (ISO 10918-1 B.2.2) or JPEG-LS (ISO 14495-1 C.2.2)."""
-    position = 2
-    while stream[:2] == b"\xff\xd8" and position + 9 <= len(stream) and stream[position] == 0xFF:
-        marker = stream[position + 1]
-        if marker == 0xFF:
-            position += 1  # fill byte
-        elif marker in _SOF_MARKERS:
-            precision, rows, columns = struct.unpack_from(">BHH", stream, position + 4)
-            return rows, columns, precision
-        else:
-            position += 2 + int.from_bytes(stream[position + 2 : position + 4], "big")
-    return None
-
-
-def _jpeg2000_size(stream: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, precision) from SIZ (ISO 15444-1 A.5.1); the codestream may wrongly lie inside a JP2 file."""
-    start = stream.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start < 0 or start + 43 > len(stream):
-        return None
-    right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
-    return bottom - top, right - left, (stream[start + 42] & 0x7F) + 1
-
-
-_SIZE: Mapping[str, Callable[[bytes], tuple[int, int, int] | None]] = {
-    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1), _jpeg_size),
-    **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), _jpeg_size),
-    **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), _jpeg2000_size),
-}
-
-
 def _check_codestream(ds: Dataset, transfer_syntax_uid: str, layout: _Layout) -> int:
     """Compare the codestream's own header with the data set; returns its precision in bits."""
-    size_of = _SIZE.get(transfer_syntax_uid)
+    size_of = SIZE.get(transfer_syntax_uid)
     if size_of is None:  # RLE has no header: pydicom's decoder checks each segment's length against Rows and Columns
         return layout.bits_allocated
     stream = get_frame(ds.PixelData, 0, number_of_frames=1)
     size = size_of(stream)
     if size is None:
         raise DecodeFailed("the compressed frame has no readable header", permanent=True)
-    if size[:2] != (layout.rows, layout.columns):
+    if (size.rows, size.columns) != (layout.rows, layout.columns):
         raise DecodeFailed(
-            f"the compressed frame is {size[0]} x {size[1]}, Rows x Columns is {layout.rows} x {layout.columns}", permanent=True
+            f"the compressed frame is {size.rows} x {size.columns}, Rows x Columns is {layout.rows} x {layout.columns}", permanent=True
         )
+    if size.components != 1:
+        raise DecodeFailed(f"the compressed frame has {size.components} components; only grey images are read", permanent=True)
     # FF D9 cannot occur inside entropy-coded data of any of these, and some decoders fill a cut picture without a word.
     if b"\xff\xd9" not in stream:
         raise DecodeFailed("the compressed frame is cut short: its end marker is missing", permanent=True)
-    return size[2]
+    return size.precision
 
 
 def _answer(path: Path) -> tuple[dict[str, Any], memoryview]:
@@ -319,17 +290,36 @@ def _write_message(pipe: IO[bytes], message: Mapping[str, Any], payload: memoryv
     pipe.flush()
 
 
-def _die_with_parent() -> None:
-    """The end of stdin is noticed only between two files; the kernel's signal comes at once, also inside a decoder (Linux)."""
+def _confine() -> None:
+    """For as long as this process lives it can read files and compute, and little else: whoever takes over a decoder has no more."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc = ctypes.CDLL(None)
+        # Some kernels and containers refuse both, and the decoders have a network then.
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        # The end of stdin is noticed only between two files; this signal comes at once, also inside a decoder.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    for limit, most in (
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CORE, 0),  # a core holds pixels
+        (resource.RLIMIT_FSIZE, 0),  # what it opens it can only read; pipes have no size
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_NPROC, 0),  # no process and no thread beside this one
+    ):
+        resource.setrlimit(limit, (most, most))
+
+
+def _allow(seconds: float) -> None:
+    """So much processor time from now on. Beyond it the kernel ends the process with SIGXCPU."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(time.process_time() + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
 
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    _die_with_parent()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _confine()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -339,8 +329,8 @@ def main() -> None:
     _write_message(answers, {"ready": True})
     while head := requests.read(_LENGTH.size):
         request = json.loads(requests.read(_LENGTH.unpack(head)[0]))
-        # The parent kills on overrun; the alarm is for a parent that is stopped or stuck itself.
-        signal.setitimer(signal.ITIMER_REAL, request["timeout_seconds"] + 5.0)
+        _allow(request["timeout_seconds"])
+        signal.setitimer(signal.ITIMER_REAL, request["timeout_seconds"] + _ALARM_SECONDS)
         message, payload = _answer(Path(request["path"]))
         signal.setitimer(signal.ITIMER_REAL, 0)
         _write_message(answers, message, payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from processes import descendants, is_alive
 from pydicom import dcmread
 from stepped_store import SteppedStore, image
 
+from listener import cli
 from listener.analyse import analyse_files
 from listener.show import printable
 from listener.terminal import print_json
@@ -373,3 +375,12 @@ def test_json_steers_no_terminal_and_says_the_same(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert json.loads(printed) == said and "검사" in printed
     assert [one for one in printed if not one.isprintable() and one != "\n"] == []
+
+
+def test_no_process_of_ours_leaves_a_core(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+    monkeypatch.setattr(sys, "argv", ["fourview", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)

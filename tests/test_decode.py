@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
+import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +317,48 @@ def test_a_codestream_larger_than_the_header_says_is_not_decoded(
     assert failed.reason == "the compressed frame is 600 x 600, Rows x Columns is 16 x 16"
 
 
+def box(kind: bytes, content: bytes) -> bytes:
+    """Of a JP2 file (ISO 15444-1 I.4)."""
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def jp2(stream: bytes, before: bytes = b"") -> bytes:
+    """A JP2 file of a grey image of 16 bits, with whatever stands before its codestream."""
+    rows, columns = struct.unpack_from(">II", stream, 12)[0], struct.unpack_from(">II", stream, 8)[0]
+    image_header = box(b"ihdr", struct.pack(">IIHBBBB", rows, columns, 1, 15, 7, 0, 0)) + box(b"colr", b"\x01\x00\x00\x00\x00\x00\x11")
+    head = box(b"jP  ", b"\x0d\x0a\x87\x0a") + box(b"ftyp", b"jp2 \x00\x00\x00\x00jp2 ") + box(b"jp2h", image_header)
+    return head + before + box(b"jp2c", stream)
+
+
+def codestream(pixels: Any) -> bytes:
+    ds = image(pixels)
+    compress(ds, uid.JPEG2000Lossless)
+    return get_frame(ds.PixelData, 0, number_of_frames=1)
+
+
+def test_a_codestream_in_a_jp2_file_is_measured_where_decoders_find_it(decoder: Decoder, kept: Callable[[Dataset], Path]) -> None:
+    """A small one in another box must not vouch for a large one behind it."""
+    small, large = codestream(np.zeros((64, 64), np.uint16)), codestream(np.zeros((3000, 3000), np.uint16))
+    wrapped = compressed(jp2(small), uid.JPEG2000Lossless, Rows=64, Columns=64, BitsStored=16, HighBit=15)
+    assert decoder.decode(kept(wrapped)).pixels.shape == (64, 64)
+    smuggled = compressed(jp2(large, before=box(b"uuid", bytes(16) + small)), uid.JPEG2000Lossless, Rows=64, Columns=64)
+    assert failure(decoder, kept(smuggled)).reason == "the compressed frame is 3000 x 3000, Rows x Columns is 64 x 64"
+
+
+@pytest.mark.parametrize(("transfer_syntax_uid", "place"), [(uid.JPEG2000Lossless, 40), (uid.JPEGLSLossless, 10)])
+def test_a_codestream_of_many_components_is_not_decoded(
+    transfer_syntax_uid: str, place: int, decoder: Decoder, kept: Callable[[Dataset], Path]
+) -> None:
+    ds = image(np.zeros((64, 64), np.uint16))
+    compress(ds, transfer_syntax_uid)
+    stream = bytearray(get_frame(ds.PixelData, 0, number_of_frames=1))
+    assert stream[place : place + 2] in (b"\x00\x01", b"\x40\x01"), "the number of components stands here"
+    stream[place + 1] = 0xFF
+    failed = failure(decoder, kept(compressed(bytes(stream), transfer_syntax_uid, Rows=64, Columns=64)))
+    assert failed.permanent
+    assert failed.reason == "the compressed frame has 255 components; only grey images are read"
+
+
 @pytest.mark.parametrize("transfer_syntax_uid", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.HTJ2KLossless])
 def test_rubbish_for_a_codestream_is_refused(transfer_syntax_uid: str, decoder: Decoder, kept: Callable[[Dataset], Path]) -> None:
     failed = failure(decoder, kept(compressed(b"\xff\xd8 rubbish " * 40, transfer_syntax_uid)))
@@ -391,13 +437,61 @@ def test_an_overrun_is_stopped_and_the_next_image_is_decoded(kept: Callable[[Dat
         assert decoder.decode(path).pixels.any()
 
 
-def test_memory_is_limited(kept: Callable[[Dataset], Path]) -> None:
+def test_the_childs_limits_are_the_kernels(kept: Callable[[Dataset], Path]) -> None:
     with Decoder() as decoder:
-        decoder.decode(kept(mammogram()))
+        decoder.decode(kept(mammogram()), timeout_seconds=20)
         assert decoder._child is not None
-        limits = Path(f"/proc/{decoder._child.pid}/limits").read_text()
-    (address_space,) = [line.split() for line in limits.splitlines() if line.startswith("Max address space")]
-    assert address_space[3:5] == [str(decode.MEMORY_BYTES)] * 2
+        lines = Path(f"/proc/{decoder._child.pid}/limits").read_text().splitlines()
+        status = Path(f"/proc/{decoder._child.pid}/status").read_text()
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}
+    assert limits["Max address space"] == [str(decode.MEMORY_BYTES)] * 2
+    assert limits["Max core file size"] == limits["Max file size"] == limits["Max processes"] == ["0", "0"]
+    assert 20 < int(limits["Max cpu time"][0]) < 60
+    assert "NoNewPrivs:\t1" in status
+
+
+CONFINED = """
+import ctypes, json, os, socket, sys
+from pipeline import decode
+decode._confine()
+def write(): open(sys.argv[1], "wb", buffering=0).write(b"x")
+def call(): socket.create_connection(("127.0.0.1", int(sys.argv[2])), timeout=20)
+def number(deed):
+    try:
+        deed()
+    except OSError as error:
+        return error.errno
+    return 0
+print(json.dumps({"write": number(write), "call": number(call)}))
+"""
+
+
+def test_what_takes_over_a_decoder_can_write_no_file_and_call_nobody(tmp_path: Path) -> None:
+    may_leave = [subprocess.run(["/usr/bin/unshare", *way, "true"], capture_output=True).returncode == 0 for way in (["-n"], ["-U", "-n"])]
+    root = Path(decode.__file__).parent.parent
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        arguments = [str(tmp_path / "written"), str(listening.getsockname()[1])]
+        done = subprocess.run([sys.executable, "-c", CONFINED, *arguments], capture_output=True, text=True, check=True, cwd=root)
+    found = json.loads(done.stdout)
+    assert found["write"] == errno.EFBIG
+    assert not (tmp_path / "written").stat().st_size
+    # A kernel that lets nobody leave the network leaves it to the decoders too: docs/ says so.
+    assert found["call"] == (errno.ENETUNREACH if any(may_leave) else 0)
+
+
+def test_a_frame_that_costs_more_processor_time_than_it_has_ends_the_child(kept: Callable[[Dataset], Path]) -> None:
+    """Here by itself: the parent, which also looks at the clock, is not there to kill it."""
+    side = 2048
+    segment = b"\x00\x07" * side * side  # runs of one byte each
+    stream = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13) + segment + segment
+    path = kept(compressed(stream, uid.RLELossless, Rows=side, Columns=side))
+    child = Decoder._start()
+    assert child.stdin is not None and child.stdout is not None
+    with child.stdin, child.stdout:
+        decode._receive_message(child.stdout, time.monotonic() + 60)
+        decode._write_message(child.stdin, {"path": str(path), "timeout_seconds": 0})
+        assert child.stdout.read() == b"", "it had time for an answer"
+    assert child.wait() == -signal.SIGXCPU
 
 
 def test_the_child_sees_no_secrets(kept: Callable[[Dataset], Path], monkeypatch: pytest.MonkeyPatch) -> None:
