@@ -48,6 +48,7 @@ class Run:
     seconds: float
     folder: Path
     quick: bool = False
+    database: str = "sqlite"  # or "postgresql", where that makes a difference
     began: float = field(default_factory=time.monotonic)
 
     def left(self, now: float) -> float:
@@ -210,13 +211,14 @@ def main(rows: Callable[[Run], Iterable[Row]]) -> None:
     parser = argparse.ArgumentParser(description=f"Measures {', '.join(key for key, one in BY_KEY.items() if one.measured_in == name)}.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller data")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="where that makes a difference")
     parser.add_argument("--seconds", type=float, help="how long it may take in all")
     told = parser.parse_args()
     seconds = told.seconds or (source.quick_seconds if told.quick else source.seconds)
     found: list[Row] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what it has started ends with it
     with tempfile.TemporaryDirectory(prefix=f"fourview-{name}-") as folder:
-        for row in checked(name, rows(Run(seconds, Path(folder), told.quick))):
+        for row in checked(name, rows(Run(seconds, Path(folder), told.quick, told.database))):
             found.append(row)
             if told.json is not None:
                 told.json.write_text(json.dumps([to_json(one) for one in found]) + "\n")

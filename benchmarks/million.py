@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,10 @@ import psycopg  # noqa: E402
 from databases import PostgresProcess, migrated, postgres_programs, run  # noqa: E402
 from ports import free_port  # noqa: E402
 
-#: (how many, name of the database) -> tables with their columns and rows.
-Rows = Callable[[int, str], Iterable[tuple[str, Sequence[str], Iterator[tuple[object, ...]]]]]
+#: A table, its columns, and its rows, or an SQL query that makes them in the database itself.
+Table = tuple[str, Sequence[str], Iterator[tuple[object, ...]] | str]
+#: (how many, name of the database) -> its tables.
+Rows = Callable[[int, str], Iterable[Table]]
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Filled:
     rows: int
 
 
-def filled(databases: Sequence[str], count: int, what: str, rows: Rows) -> Iterator[Filled]:
-    """Each of the databases with `count` of `what`, one after the other, for as long as it is looked at."""
+def filled(databases: Sequence[str], count: int, what: str, rows: Rows, **settings: object) -> Generator[Filled]:
+    """Each of the databases with `count` of `what`, one after the other, for as long as it is looked at; `settings` are PostgreSQL's."""
     with tempfile.TemporaryDirectory(prefix="fourview-million-") as folder:
         if "sqlite" in databases:
             path = Path(folder) / "fourview.db"
@@ -46,7 +48,7 @@ def filled(databases: Sequence[str], count: int, what: str, rows: Rows) -> Itera
             yield Filled("sqlite", f"sqlite:///{path}", count)
             path.unlink()
         if "postgresql" in databases and (programs := postgres_programs()) is not None:
-            server = PostgresProcess(programs, free_port(), shared_buffers="128MB")
+            server = PostgresProcess(programs, free_port(), **{"shared_buffers": "128MB", **settings})
             try:
                 server.start()
                 run(server.url, "CREATE DATABASE fourview")
@@ -64,7 +66,7 @@ def _say(database: str, count: int, what: str, begin: float, size: int) -> None:
     print(f"{database}: {count} {what} written in {time.monotonic() - begin:.0f} s, {size / 2**30:.2f} GiB", flush=True)
 
 
-def _fill_sqlite(path: Path, tables: Iterable[tuple[str, Sequence[str], Iterator[tuple[object, ...]]]]) -> None:
+def _fill_sqlite(path: Path, tables: Iterable[Table]) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     for pragma in ("synchronous=OFF", "journal_mode=MEMORY", "foreign_keys=OFF", "cache_size=-200000", "temp_store=FILE"):
         connection.execute(f"PRAGMA {pragma}")
@@ -77,8 +79,11 @@ def _fill_sqlite(path: Path, tables: Iterable[tuple[str, Sequence[str], Iterator
         connection.execute("BEGIN")
         for name, _ in made:
             connection.execute(f"DROP INDEX {name}")
-        places = ", ".join("?" * len(columns))
-        connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows)  # noqa: S608 - names of ours
+        into = f"INSERT INTO {table} ({', '.join(columns)})"
+        if isinstance(rows, str):
+            connection.execute(f"{into} {rows}")
+        else:
+            connection.executemany(f"{into} VALUES ({', '.join('?' * len(columns))})", rows)
         for _, sql in made:
             connection.execute(sql)
         connection.execute("COMMIT")
@@ -92,7 +97,7 @@ def _size(connection: sqlite3.Connection) -> int:
     return int(pages * size)
 
 
-def _fill_postgresql(url: str, tables: Iterable[tuple[str, Sequence[str], Iterator[tuple[object, ...]]]]) -> int:
+def _fill_postgresql(url: str, tables: Iterable[Table]) -> int:
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")  # no foreign keys
         for table, columns, rows in tables:
@@ -100,11 +105,17 @@ def _fill_postgresql(url: str, tables: Iterable[tuple[str, Sequence[str], Iterat
             made = cursor.execute(left, (table,)).fetchall()
             for name, _ in made:
                 cursor.execute(f"DROP INDEX {name}")  # type: ignore[call-overload]
-            with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:  # type: ignore[call-overload]
-                for row in rows:
-                    copy.write_row(row)
+            if isinstance(rows, str):
+                cursor.execute(f"INSERT INTO {table} ({', '.join(columns)}) {rows}")  # type: ignore[call-overload]
+            else:
+                with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:  # type: ignore[call-overload]
+                    for row in rows:
+                        copy.write_row(row)
             for _, sql in made:
                 cursor.execute(sql)
+            if "id" in columns and table != "run":  # a run's is a hash
+                numbers = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"  # noqa: S608 - names of ours
+                cursor.execute(numbers)  # type: ignore[call-overload]
             cursor.execute(f"VACUUM ANALYZE {table}")  # type: ignore[call-overload]
             [(size,)] = cursor.execute("SELECT pg_total_relation_size(%s)", (table,)).fetchall()
             print(f"postgresql: {table} with its indexes {size / 2**20:.0f} MiB", flush=True)

@@ -10,20 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from fourview_process import SIMULATED_CARD
 from mammograms_made import breast_pixels, mammogram
 
 from pipeline.model import model_input
 from pipeline.model_card import parse_card
 from pipeline.pixels import prepare
+from store.database import Engine
 from store.study import View
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import bench  # noqa: E402
+import database_size  # noqa: E402
 import machine  # noqa: E402
 import measured  # noqa: E402
+import million  # noqa: E402
 import reference_path  # noqa: E402
 import table  # noqa: E402
 from goals import BY_KEY, DECLARED, SOURCES, Better, Figure, Source  # noqa: E402
@@ -223,6 +227,25 @@ def test_the_machine_is_described_and_a_busy_one_is_said() -> None:
     assert "NOT QUIET" not in machine.text(MACHINE) and "IN MEMORY" not in machine.text(MACHINE)
     assert "NOT QUIET" in machine.text({**MACHINE, "quiet": False})
     assert "IN MEMORY" in machine.text({**MACHINE, "file_system": "tmpfs on tmpfs"})
+
+
+def test_a_database_is_filled_and_measured_as_an_installation_that_lives(engine: Engine) -> None:
+    instances, url = 40, engine.url.render_as_string(hide_password=False)
+    tables = database_size.rows(instances, engine.dialect.name)
+    if engine.dialect.name == "sqlite":
+        million._fill_sqlite(Path(str(engine.url.database)), tables)
+    else:
+        million._fill_postgresql(url, tables)
+    ours = database_size.Installation(million.Filled(engine.dialect.name, url, instances), engine)
+    for number in range(2):
+        ours.round(number)
+    took = {"keep": 8, "claim_studies": 2, "claim_images": 2, "claim_deliveries": 2}
+    assert {what: len(values) for what, values in ours.took.items()} == took
+    counted = {"instance": instances + 8, "study": 12, "score": 40, "delivery": 20}
+    with engine.connect() as connection:
+        for name, count in counted.items():
+            assert connection.execute(sa.select(sa.func.count()).select_from(sa.table(name))).scalar() == count
+    assert ours.archive.claim_studies() == ours.scoring.claim() == ours.ledger.claim() == []
 
 
 @pytest.mark.parametrize("view", [View.L_CC, View.R_MLO])
