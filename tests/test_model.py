@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,14 @@ from pipeline.model_card import Augmentation
 from pipeline.pixels import PROFILES, ModelImage, prepare
 from store.study import ImageKind, View
 from tests.mammograms_made import breast_pixels, mammogram
+from tests.orthanc_process import OrthancProcess
 from tests.test_pixels import GOLDEN, REAL, SYNTHETIC, header, pixels_of
 
 ROOT = Path(model_module.__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import reference_path  # noqa: E402
+
 CARD = """
 name = "Example"
 version = "3"
@@ -554,3 +560,17 @@ def test_damaged_demonstration_weights_are_written_anew(demo: ModelCard) -> None
     demo.weights.write_bytes(b"damaged")
     write_demo_weights(demo.path.parent)
     assert load_classifier(demo, allow_untrained=True, device="cpu")
+
+
+def test_the_rival_of_make_bench_says_what_our_model_says_in_profile_reference(demo: ModelCard, orthanc: OrthancProcess) -> None:
+    ds = mammogram(View.R_CC, pixels=breast_pixels(View.R_CC, rows=640, columns=512))
+    part10 = BytesIO()
+    ds.save_as(part10, enforce_file_format=True)
+    assert demo.weights is not None
+    ids = [orthanc.upload(part10.getvalue()), "no such instance"]
+    found, missing = reference_path.analyse(reference_path.load_model(demo.weights), orthanc.url, ("user", "password"), ids)
+    ours = load_classifier(demo, allow_untrained=True, device="cpu").classify(prepare(ds.pixel_array, ds, profile="reference"))
+    assert (found["success"], found["instance_id"], list(found["all_probabilities"])) == (True, ids[0], list(demo.classes))
+    assert list(found["all_probabilities"].values()) == pytest.approx(ours, abs=1e-6)
+    assert found["probability"] == max(found["all_probabilities"].values()) == found["all_probabilities"][found["predicted_class"]]
+    assert (missing["success"], missing["instance_id"]) == (False, "no such instance") and "404" in missing["error"]
