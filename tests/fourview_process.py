@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import sqlalchemy as sa
+from command_line import fourview
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
@@ -176,9 +177,7 @@ send_to = ["orthanc"]
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """What a `fourview` command prints; its exit code is checked."""
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=120, cwd=PROJECT, env={**os.environ})
-        assert done.returncode == code, f"{arguments} ended with {done.returncode}, not {code}:\n{done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
+        return fourview("--config", self.config, *arguments, code=code)
 
     def show(self, study_instance_uid: str) -> dict[str, Any]:
         """What `fourview show --json` prints, without the second that a new process takes."""

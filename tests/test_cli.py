@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -18,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from command_line import fourview, service
 from fourview_process import SIMULATED_CARD, FourviewProcess
 from mammograms_made import mammogram
 from PIL import Image
@@ -25,7 +23,6 @@ from processes import descendants, is_alive
 from pydicom import dcmread
 from stepped_store import SteppedStore, image
 
-from listener import cli
 from listener.analyse import analyse_files
 from listener.show import printable
 from listener.terminal import print_json
@@ -69,22 +66,6 @@ def config(tmp_path: Path, free_port: Callable[[], int]) -> Path:
     path.write_text(CONFIG.format(port=free_port(), http_port=free_port(), pacs_port=free_port()))
     (tmp_path / "card.toml").write_text(SIMULATED_CARD)
     return path
-
-
-def fourview(*arguments: str | Path, code: int = 0, environment: dict[str, str] | None = None) -> str:
-    """What the command prints on both streams; its exit code is checked."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FOURVIEW_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "listener.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        cwd=PROJECT,
-        env={**clean, **(environment or {})},
-    )
-    assert done.returncode == code, f"{arguments} ended with {done.returncode}, not {code}:\n{done.stdout}{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
 
 
 def test_config_check_names_file_line_and_key(config: Path) -> None:
@@ -131,12 +112,12 @@ def test_an_unknown_state_is_wrong_use(config: Path) -> None:
 
 def test_missing_weights_and_untrained_weights_are_refused_in_words(config: Path, tmp_path: Path) -> None:
     (tmp_path / "card.toml").write_text((PROJECT / "weights" / "resnet50.toml").read_text())
-    told = fourview("--config", config, "serve", code=1)
+    told = service("--config", config, "serve", code=1)
     assert "resnet50.pt" in told
     assert "fourview model demo-weights" in told
     (tmp_path / "card.toml").write_text(SIMULATED_CARD)
     config.write_text(config.read_text().replace("allow_untrained = true", "allow_untrained = false", 1))
-    assert "allow_untrained = true" in fourview("--config", config, "serve", code=1)
+    assert "allow_untrained = true" in service("--config", config, "serve", code=1)
 
 
 def test_taken_port_is_refused_in_words(config: Path) -> None:
@@ -145,7 +126,7 @@ def test_taken_port_is_refused_in_words(config: Path) -> None:
         for command in ("serve", "receive"):
             if command == "receive":
                 fourview("--config", config, "db", "upgrade")
-            assert f"127.0.0.1:{port}" in fourview("--config", config, command, code=1)
+            assert f"127.0.0.1:{port}" in service("--config", config, command, code=1)
 
 
 def test_a_folder_that_cannot_be_used_is_said_in_words(config: Path, tmp_path: Path) -> None:
@@ -154,7 +135,7 @@ def test_a_folder_that_cannot_be_used_is_said_in_words(config: Path, tmp_path: P
     (tmp_path / "file").write_text("no folder")
     told = {"FOURVIEW_STORE__FILES": str(tmp_path / "file" / "files")}
     for command in ("serve", "receive", "work"):
-        assert f"the folder {tmp_path}/file/files cannot be used" in fourview("--config", config, command, code=1, environment=told)
+        assert f"the folder {tmp_path}/file/files cannot be used" in service("--config", config, command, code=1, environment=told)
     found = json.loads(fourview("--config", config, "check", "--json", code=1, environment=told))
     assert {one["what"].split()[0]: one["ok"] for one in found} == {
         "configuration": True,
@@ -170,13 +151,13 @@ def test_a_folder_that_cannot_be_used_is_said_in_words(config: Path, tmp_path: P
         "C-ECHO": False,
     }
     told = {"FOURVIEW_STORE__DATABASE": f"sqlite:///{tmp_path}/file/fourview.db"}
-    assert f"the folder {tmp_path}/file cannot be used" in fourview("--config", config, "receive", code=1, environment=told)
+    assert f"the folder {tmp_path}/file cannot be used" in service("--config", config, "receive", code=1, environment=told)
     assert "its folder cannot be made" in fourview("--config", config, "check", code=1, environment=told)
 
 
 def test_a_lock_that_cannot_be_had_is_said_in_words(config: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "files" / f"{socket.gethostname()}-serve.lock").mkdir(parents=True)
-    assert "serve.lock (Is a directory)" in fourview("--config", config, "serve", code=1)
+    assert "serve.lock (Is a directory)" in service("--config", config, "serve", code=1)
 
 
 def test_check_says_that_files_or_database_are_away(config: Path, tmp_path: Path) -> None:
@@ -187,7 +168,7 @@ def test_check_says_that_files_or_database_are_away(config: Path, tmp_path: Path
     (tmp_path / "data" / "files").rename(tmp_path / "unmounted")
     told = fourview("--config", config, "check", code=1)
     assert "is its volume mounted?" in told and "C-ECHO to orthanc" in told
-    assert "is its volume mounted?" in fourview("--config", config, "receive", code=1)
+    assert "is its volume mounted?" in service("--config", config, "receive", code=1)
     away = {"FOURVIEW_STORE__DATABASE": "postgresql+psycopg://fourview@127.0.0.1:9/none"}
     told = fourview("--config", config, "check", code=1, environment=away)
     assert "it does not answer" in told and "cannot be asked: see above" in told and "C-ECHO to orthanc" in told
@@ -377,10 +358,9 @@ def test_json_steers_no_terminal_and_says_the_same(capsys: pytest.CaptureFixture
     assert [one for one in printed if not one.isprintable() and one != "\n"] == []
 
 
-def test_no_process_of_ours_leaves_a_core(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
-    monkeypatch.setattr(sys, "argv", ["fourview", "--help"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+def test_no_process_of_ours_leaves_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of the call: the limit that a command lowered here is lowered for good."""
+    asked = []
+    monkeypatch.setattr(resource, "setrlimit", lambda *limit: asked.append(limit))
+    assert "Usage" in fourview("--help")
+    assert asked == [(resource.RLIMIT_CORE, (0, 0))]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import service
 from dicomweb_client import DICOMwebClient
 from fourview_process import PROJECT, SIMULATED_CARD, FourviewProcess
 from mammograms_made import breast_pixels, code, mammogram, uid
@@ -414,7 +415,7 @@ def test_killed_parent_leaves_no_child_and_a_second_serve_is_refused(
     ours.send(exam("killed"))
     ours.wait_for_state(uid("killed"), "analysed")  # so that the decoder's child runs as well
     assert ours.process is not None
-    told = ours.run("serve", code=1)
+    told = service("--config", ours.config, "serve", code=1)
     assert str(ours.process.pid) in told
     children = children_of(ours.process.pid)
     assert len(children) >= 4  # receiver, worker, its decoder, web
