@@ -150,6 +150,7 @@ def _write_exam(folder: Path, now: datetime, set_values: list[str]) -> None:
     try:
         written = synthetic.write(folder, now, changed_values(set_values))
     except OSError as error:
-        raise ConnectFailed(f"{folder}: the exam cannot be written ({error.strerror}); name a new folder") from error
+        where = "name a new folder where the user that runs Fourview may write, as /tmp/exam"
+        raise ConnectFailed(f"{folder}: the exam cannot be written ({error.strerror}); {where}") from error
     print(f"{folder}: {', '.join(path.name for path in written)}")
     print(f"study {dcmread(written[0], stop_before_pixels=True).StudyInstanceUID} of patient {synthetic.PATIENT_ID}, no real one")

@@ -119,6 +119,7 @@ def _next_steps(path: Path, answers: Answers) -> None:
     print(f"{path} is written, for its owner only: it must belong to the user that runs Fourview")
     card = path.absolute().parent / answers.model_card
     if answers.untrained and not card.is_file():
+        print("untrained weights are written, which takes some seconds", flush=True)
         print(f"{write_demo_weights(card.parent)} (untrained: its numbers are meaningless)")
     elif not card.is_file():
         print(f"{card} is not there yet: weights/README.md says how to write a model card")

@@ -28,6 +28,9 @@ MODALITY = "fourview"
 TIMEOUT = 60
 #: Seconds that Orthanc waits for our C-ECHO.
 ECHO_SECONDS = 10
+#: Where a script stays for good on Orthanc's machine, and folders that the next start of a machine may empty.
+_LASTING = Path("/etc/orthanc")
+_PASSING = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is written there
 
 #: Files that come with Fourview: beside this module where it was installed from a wheel, in the project's folders otherwise.
 _SHIPPED = (Path(__file__).parent / "shipped", Path(__file__).parent.parent / "deploy" / "orthanc", Path(__file__).parent.parent / "docs")
@@ -211,13 +214,17 @@ def _is_kept(orthanc: OrthancRest, entry: Mapping[str, Any]) -> Finding:
         if kept is False
         else "it does not say whether it keeps the entry over a restart (only with DicomModalitiesInDatabase, whose default is false)"
     )
-    lines = configuration_lines(entry)
-    return Finding(True, f"Orthanc's memory: {why}", f"have this in its configuration (Debian: /etc/orthanc/orthanc.json):\n{lines}")
+    where = 'inside the section "DicomModalities" of its configuration (Debian: /etc/orthanc/orthanc.json)'
+    return Finding(True, f"Orthanc's memory: {why}", f"have this line {where}:\n{_line(entry)}")
 
 
 def configuration_lines(entry: Mapping[str, Any]) -> str:
-    """Our entry as it stands in Orthanc's configuration file."""
-    return f'"DicomModalities": {{ "{MODALITY}": {json.dumps(entry)} }}'
+    """The section with our entry as it stands in Orthanc's configuration file."""
+    return f'"DicomModalities": {{ {_line(entry)} }}'
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return f'"{MODALITY}": {json.dumps(entry)}'
 
 
 def orthanc_echoes_us(orthanc: OrthancRest, config: Config, its_ae_title: str, name: str) -> Finding:
@@ -245,16 +252,17 @@ def install(script: Script, folder: Path | None, *, replace: bool, dry_run: bool
         return
     name = f"{script}.lua"
     content = shipped(name)
-    path = (folder or Path("/etc/orthanc")).absolute() / f"fourview-{name}"
+    path = (folder or _LASTING).absolute() / f"fourview-{name}"
     if folder is None:
         yield f"The routing script, to be saved as {path} on Orthanc's machine (or run this there with --into /etc/orthanc):"
         yield content
     else:
         yield _installed(path, content, replace=replace, dry_run=dry_run)
-    yield (
-        "Orthanc takes no script by REST for good. Have the script where it can read it at each start (such as /etc/orthanc), this in its "
-        "configuration, into the section that is there, and no other of our scripts, and start it again:"
-    )
+    yield "Orthanc takes no script by REST for good, it reads it at each start."
+    if any(path.is_relative_to(passing) for passing in _PASSING):
+        yield f"Copy it to where it stays (Debian: sudo install -m 644 {path} {_LASTING}/)."
+        path = _LASTING / path.name
+    yield "Have this in its configuration, into the section that is there, and no other of our scripts, and start it again:"
     yield f'  "LuaScripts": [ "{path}" ]'
 
 

@@ -154,6 +154,8 @@ def _import_torch() -> Any:
         import torchvision  # type: ignore[import-untyped]  # noqa: F401 - missing it has the same remedy
     except ImportError as error:
         raise ModelError(f"torch and torchvision are needed to read images ({error}): pip install 'fourview[inference]'") from error
+    except RuntimeError as error:  # torchvision adds its operators to torch when it is imported
+        raise ModelError(f"this torch and this torchvision do not fit each other ({error}): install both anew from one index") from error
     return torch
 
 

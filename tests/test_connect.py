@@ -303,13 +303,24 @@ def test_commands_say_all_that(config: Config, plain: OrthancProcess, heard: Hea
     done = ran("--into", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert (tmp_path / "fourview-stable.lua").read_text() == (DEPLOY / "stable.lua").read_text()
-    assert f'"LuaScripts": [ "{tmp_path}/fourview-stable.lua" ]' in done.output
+    assert '\n"fourview": {"AET": "FOURVIEW"' in done.output, "a line to be put into the section that is there"
     done = ran("--script", "instant")
     assert (DEPLOY / "instant.lua").read_text() in done.output and "is as it should be" not in done.stderr
     assert json.loads(ran("--json", "--script", "none").output)[0]["ok"]
     assert "no [[pacs]] is named archive" in str(ran("archive").exception)
     by_url = ran("--url", plain.url + "/", "--script", "none")
     assert by_url.exit_code == 0 and "something else must send" in by_url.output
+
+
+def test_the_line_for_the_script_names_a_place_that_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said() -> str:
+        return "\n".join(install(Script.STABLE, tmp_path, replace=False, dry_run=True))
+
+    monkeypatch.setattr("listener.connect._PASSING", (tmp_path.parent,))
+    assert f"sudo install -m 644 {tmp_path}/fourview-stable.lua /etc/orthanc/" in said()
+    assert '"LuaScripts": [ "/etc/orthanc/fourview-stable.lua" ]' in said()
+    monkeypatch.setattr("listener.connect._PASSING", ())
+    assert "sudo" not in said() and f'"LuaScripts": [ "{tmp_path}/fourview-stable.lua" ]' in said()
 
 
 def test_a_script_of_the_site_is_not_written_over_unasked(tmp_path: Path) -> None:

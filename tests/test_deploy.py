@@ -197,6 +197,23 @@ def test_each_service_starts_the_installed_program(name: str, role: str) -> None
     assert float(unit["Service"]["TimeoutStopSec"]) > GRACE_SECONDS
 
 
+def test_the_command_enters_the_services_folder_as_the_services_user(tmp_path: Path) -> None:
+    """Whoever calls it may not enter that folder: the change of folder is made behind sudo, or relative paths would mean another place."""
+    (tmp_path / "sudo").write_text('#!/bin/sh\npwd\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "sudo").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FOURVIEW_FOLDER": "/srv/four view"}
+    command = ["sh", PROJECT / "deploy" / "fourview", "model", "check", "weights/my card.toml"]
+    said = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+    person = said.pop(5)
+    assert said == [
+        *(str(tmp_path), "-u", "fourview", "env", "--chdir=/srv/four view", "FOURVIEW_CONFIG=/srv/four view/config.toml"),
+        *("/opt/fourview/bin/fourview", "model", "check", "weights/my card.toml"),
+    ]
+    assert person.startswith("LOGNAME=") and person != "LOGNAME="
+
+
 def test_compose_starts_what_is_here_and_opens_dicom_only() -> None:
     compose = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())
     services = compose["services"]

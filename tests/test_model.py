@@ -574,3 +574,12 @@ def test_the_rival_of_make_bench_says_what_our_model_says_in_profile_reference(d
     assert list(found["all_probabilities"].values()) == pytest.approx(ours, abs=1e-6)
     assert found["probability"] == max(found["all_probabilities"].values()) == found["all_probabilities"][found["predicted_class"]]
     assert (missing["success"], missing["instance_id"]) == (False, "no such instance") and "404" in missing["error"]
+
+
+def test_a_torchvision_made_for_another_torch_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyPI's torchvision does beside a torch of PyTorch's own index."""
+    (tmp_path / "torchvision.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=r"torchvision::nms does not exist.*anew from one index"):
+        write_demo_weights(tmp_path / "weights")
