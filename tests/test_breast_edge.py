@@ -1,4 +1,4 @@
-"""pipeline/pixels.py, breast_edge: the side at which the breast lies, read from the pixels; the wrong one never."""
+"""pipeline/breast.py, breast_edge: the side at which the breast lies, read from the pixels; the wrong one never."""
 
 from __future__ import annotations
 

@@ -21,10 +21,12 @@ from pydicom.tag import Tag
 from skimage.filters import threshold_otsu
 from skimage.measure import find_contours
 
-from pipeline import pixels as pixels_module
+from pipeline import reference_profile
 from pipeline.decode import decode_file
+from pipeline.grey import grey_table
 from pipeline.model import PROFILE_REVISIONS
 from pipeline.pixels import PROFILES, ModelImage, prepare, preview
+from pipeline.strips import patterns_of
 from store.study import View
 from tests.mammograms_made import breast_pixels, mammogram
 
@@ -255,7 +257,7 @@ def test_profile_reference_equals_the_replaced_system_bit_for_bit(name: str) -> 
 )
 @settings(deadline=None)
 def test_otsu_from_counts_is_skimages_otsu_of_the_float_image(pixels: Any) -> None:
-    assert pixels_module._otsu_of_float_image(pixels) == threshold_otsu(pixels.astype(np.float32))
+    assert reference_profile._otsu_of_float_image(pixels) == threshold_otsu(pixels.astype(np.float32))
 
 
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=14)))
@@ -266,11 +268,11 @@ def test_the_longest_contour_is_skimages_longest_contour(mask: Any) -> None:
     if contours:
         longest = max(contours, key=len)
         expected = int(longest[:, 1].min()), int(longest[:, 0].min()), int(longest[:, 1].max()), int(longest[:, 0].max())
-    assert pixels_module._longest_contour_box(mask) == expected
+    assert reference_profile._longest_contour_box(mask) == expected
 
 
 def test_noise_without_end_is_taken_whole_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixels_module, "_MOST_EDGES", 100)
+    monkeypatch.setattr(reference_profile, "_MOST_EDGES", 100)
     image = prepare(SYNTHETIC["noise"], header(), profile="reference")
     assert image.box == (0, 0, 110, 90)
     assert any("too noisy" in warning for warning in image.warnings)
@@ -289,8 +291,8 @@ def test_profile_reference_ignores_the_header() -> None:
 def grey_of(values: list[int], *, dtype: str = "u2", **overrides: Any) -> list[float]:
     """Grey of each stored value, with the header `overrides` over a mammogram without a window."""
     pixels = np.array([values], dtype)
-    table, _ = pixels_module._grey_table(pixels, header(**overrides))
-    return [float(grey) for grey in table[pixels_module._patterns(pixels)][0]]
+    table, _ = grey_table(pixels, header(**overrides))
+    return [float(grey) for grey in table[patterns_of(pixels)][0]]
 
 
 #: A number that is none, as it comes from a file: it fails only when somebody looks at it.
