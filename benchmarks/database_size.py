@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import random
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -142,6 +143,7 @@ class Installation:
     database: Filled
     engine: Engine
     took: dict[str, list[float]] = field(default_factory=dict)
+    processor: dict[str, list[float]] = field(default_factory=dict)  # the same of this process alone: a busy machine does not stretch it
 
     def __post_init__(self) -> None:
         self.archive, self.scoring, self.ledger = Archive(self.engine), Scoring(self.engine), Ledger(self.engine)
@@ -168,19 +170,22 @@ class Installation:
         settle(self.engine, uid, f"{ROOT}{100_000_000 + old}")
 
     def _measured(self, what: str) -> _Stopwatch:
-        return _Stopwatch(self.took.setdefault(what, []))
+        return _Stopwatch(self.took.setdefault(what, []), self.processor.setdefault(what, []))
 
 
 @dataclass
 class _Stopwatch:
-    values: list[float]
-    begin: float = 0.0
+    took: list[float]
+    processor: list[float]
+    began: tuple[float, float] = (0.0, 0.0)
 
     def __enter__(self) -> None:
-        self.begin = time.perf_counter()
+        self.began = (time.perf_counter(), time.process_time())
 
     def __exit__(self, *_: object) -> None:
-        self.values.append((time.perf_counter() - self.begin) * 1000)
+        took, processor = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
+        self.took.append(took * 1000)
+        self.processor.append(processor * 1000)
 
 
 def reception(study_instance_uid: str, position: int) -> Reception:
@@ -248,12 +253,15 @@ def measure(run: Run) -> Iterator[Row]:
         for installation in both:
             installation.round(0)
             installation.took.clear()
+            installation.processor.clear()
         number = 0
         while number < 10 or run.left(time.monotonic()) > 3:
             number += 1
             for installation in both:
                 installation.round(number)
     large, small = both
+    for what, values in large.processor.items():
+        print(f"{what}: {statistics.median(values):.2f} ms of this process's processor; {statistics.median(small.processor[what]):.2f} ms")
     note = f"{many:,} instances in a quick run" if run.quick else ""
     note = "; ".join(filter(None, ("PostgreSQL" if database == "postgresql" else "", note)))
     for key, what in (
