@@ -38,10 +38,11 @@ test: $(STAMP) lint ## lint, types, and all tests
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python -m pytest $(PYTEST)
 
 .PHONY: lint
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy, and bandit on what is shipped
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive listener pipeline store
 
 .PHONY: format
 format: $(STAMP) ## let ruff write the code as it likes it

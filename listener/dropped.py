@@ -209,8 +209,8 @@ def _is_file(headers: Mapping[str, str]) -> bool:
 def _reader(request: Request) -> MultipartReader:
     """What takes the form apart; HTTPException when the body is none."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/form-data" or request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPException(415, f"send multipart/form-data with the files in the field {FIELD}, without Content-Encoding")
+    if kind != b"multipart/form-data":
+        raise HTTPException(415, f"send multipart/form-data with the files in the field {FIELD}")
     try:
         return MultipartReader(options.get(b"boundary", b"").decode("latin-1"))
     except BadMultipart as problem:

@@ -21,7 +21,7 @@ from listener.config_values import AETitle, Host, Port, TimeZone, WebAddress
 from listener.orthanc_rest import OrthancRest, RestFailed, System
 
 #: Where the password goes that is typed in, beside the configuration.
-PASSWORD_FILE = "orthanc.password"  # noqa: S105 - a file's name
+PASSWORD_FILE = "orthanc.password"  # nosec B105 # noqa: S105 - a file's name
 #: The card that comes with Fourview, and the one that `fourview model demo-weights` writes.
 SHIPPED_CARD = "weights/resnet50.toml"
 DEMO_CARD = "weights/resnet50-demo.toml"
@@ -208,7 +208,7 @@ _HEAD = """\
 
 _LISTENS = {
     "here": ("127.0.0.1", "no other machine can send to us; 0.0.0.0 listens on every interface"),
-    "others": ("0.0.0.0", "every interface: other machines may send to us"),  # noqa: S104
+    "others": ("0.0.0.0", "every interface: other machines may send to us"),  # noqa: S104 - a person chooses it
 }
 
 

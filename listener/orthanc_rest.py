@@ -5,17 +5,22 @@ Images and confirmations go by DIMSE and DICOMweb (`pipeline.send`, `pipeline.or
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-import httpx
+import requests
 from pydantic import TypeAdapter, ValidationError
 
 from listener.config_values import AETitle, Port
+from pipeline import bounded
 
 SECONDS = 10.0
+#: Of one answer, from the first byte to the last; and how much it may be: no report has more.
+ANSWER_SECONDS = 60.0
+MOST_BYTES = 64 << 20
 _AE_TITLE: TypeAdapter[str] = TypeAdapter(AETitle)
 _PORT: TypeAdapter[int] = TypeAdapter(Port)
 
@@ -28,6 +33,10 @@ _WORDS = {
     405: "it, or a proxy before it, allows only to read",
 }
 
+
+#: What Orthanc calls a study (a SHA-1 in five groups) and a job (a UUID).
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+_JOB = re.compile(r"[0-9a-fA-F-]{36}")
 
 _NO_ORTHANC = "answers, but not as Orthanc does: write the address of Orthanc's REST, whose port is 8042 unless it was changed"
 
@@ -53,12 +62,10 @@ class System:
 class OrthancRest:
     """One Orthanc. Every method raises RestFailed, whose text names the address and never the password. A context manager."""
 
-    def __init__(self, url: str, user: str = "", password: str = "", *, seconds: float = SECONDS) -> None:
+    def __init__(self, url: str, user: str = "", password: str = "", *, seconds: float = SECONDS) -> None:  # nosec B107 # "" is no password
         self.url = url.rstrip("/")
-        # No proxy of the environment: a PACS is in the house. No connection is kept: Orthanc 1.10 closes one that was idle for a second,
-        # and a question that leaves at that moment has no answer.
-        limits = httpx.Limits(max_keepalive_connections=0)
-        self._http = httpx.Client(auth=(user, password) if user else None, timeout=seconds, trust_env=False, limits=limits)
+        self._seconds = seconds
+        self._http = bounded.session(user, password, bounded.Bounds(most_bytes=MOST_BYTES, seconds=max(seconds, ANSWER_SECONDS)))
 
     def __enter__(self) -> OrthancRest:
         return self
@@ -87,9 +94,10 @@ class OrthancRest:
     def is_dicomweb(self) -> bool:
         """Whether QIDO-RS (PS3.18 10.6) answers here, of Orthanc or of another."""
         try:
-            return self._http.get(f"{self.url}/dicom-web/studies?limit=1", headers={"Accept": "application/dicom+json"}).is_success
-        except (httpx.HTTPError, httpx.InvalidURL):
+            self._ask("GET", "/dicom-web/studies?limit=1", headers={"Accept": "application/dicom+json"})
+        except RestFailed:
             return False
+        return True
 
     def now(self) -> datetime:
         """Orthanc's clock, to the second."""
@@ -112,7 +120,7 @@ class OrthancRest:
 
     def lua(self, script: str) -> str:
         """What a script prints inside Orthanc; it allows that only with ExecuteLuaEnabled (status 403)."""
-        return self._ask("POST", "/tools/execute-script", content=script.encode()).text.strip()
+        return self._ask("POST", "/tools/execute-script", data=script.encode()).text.strip()
 
     def get(self, path: str) -> Any:
         """The JSON at `path`."""
@@ -120,7 +128,7 @@ class OrthancRest:
 
     def post(self, path: str, body: Any) -> Any:
         """POST of JSON, or of bytes as they are; the JSON of the answer."""
-        return self._json(self._ask("POST", path, **({"content": body} if isinstance(body, bytes) else {"json": body})))
+        return self._json(self._ask("POST", path, **({"data": body} if isinstance(body, bytes) else {"json": body})))
 
     def put(self, path: str, body: Any) -> None:
         """PUT of JSON."""
@@ -139,32 +147,75 @@ class OrthancRest:
         return self._ask("GET", f"/instances/{instance}/file").content
 
     def find(self, level: str, **query: str) -> list[dict[str, Any]]:
-        """Expanded answers of /tools/find; `query` by DICOM keywords."""
-        found = self.post("/tools/find", {"Level": level, "Query": query, "Expand": True})
-        if not isinstance(found, list):
-            raise RestFailed(f"{self.url}/tools/find does not answer as Orthanc does")
+        """Expanded answers of /tools/find, each with its ID; `query` by DICOM keywords."""
+        found = self._each("/tools/find", self.post("/tools/find", {"Level": level, "Query": query, "Expand": True}))
+        if not all(isinstance(one.get("ID"), str) and _ID.fullmatch(one["ID"]) for one in found):
+            raise self._odd("/tools/find")
         return found
 
-    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def upload(self, part10: bytes) -> str:
+        """Has Orthanc keep a file; the id of its study."""
+        study = self._one("/instances", self.post("/instances", part10)).get("ParentStudy")
+        if not isinstance(study, str) or not _ID.fullmatch(study):
+            raise self._odd("/instances")
+        return study
+
+    def jobs(self) -> set[str]:
+        """The ids of its jobs, the finished ones that it still knows among them."""
+        jobs = self.get("/jobs")
+        if not isinstance(jobs, list) or not all(isinstance(one, str) and _JOB.fullmatch(one) for one in jobs):
+            raise self._odd("/jobs")
+        return set(jobs)
+
+    def job(self, job: str) -> dict[str, Any]:
+        """What one of them is doing."""
+        return self._one("/jobs", self.get(f"/jobs/{job}"))
+
+    def series_of(self, study: str) -> list[dict[str, Any]]:
+        """The series of a study, by Orthanc's own id."""
+        return self._each(f"/studies/{study}/series", self.get(f"/studies/{study}/series"))
+
+    def _one(self, path: str, said: Any) -> dict[str, Any]:
+        if not isinstance(said, dict):
+            raise self._odd(path)
+        return said
+
+    def _each(self, path: str, said: Any) -> list[dict[str, Any]]:
+        if not isinstance(said, list) or not all(isinstance(one, dict) for one in said):
+            raise self._odd(path)
+        return said
+
+    def _odd(self, path: str) -> RestFailed:
+        return RestFailed(f"{self.url}{path} does not answer as Orthanc does: does a proxy or a plug-in change its answers?")
+
+    def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
         try:
-            answer = self._http.request(method, self.url + path, **more)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            answer = self._http.request(method, self.url + path, timeout=self._seconds, **more)
+        except bounded.Elsewhere as error:
+            raise RestFailed(f"{self.url} sends us elsewhere, which we do not follow: write its own address", error.status) from None
+        except bounded.TooMuch as error:
+            raise RestFailed(f"{self.url} answers too much to {method} {path.partition('?')[0]}: {error}") from None
+        except (requests.RequestException, ValueError) as error:
             raise RestFailed(f"{self.url} does not answer ({type(error).__name__}): is Orthanc running, is the address right?") from None
-        if answer.is_success:
-            return answer
+        finally:
+            # No connection is kept: Orthanc 1.10 closes one that was idle for a second, and what is asked at that moment has no answer.
+            self._http.close()
+        answer.encoding = "utf-8"
         status = answer.status_code
+        if 200 <= status < 300:
+            return answer
         raise RestFailed(
             f"{self.url} answers {status} to {method} {path.partition('?')[0]}: {_WORDS.get(status, _details(answer))}", status
         )
 
-    def _json(self, answer: httpx.Response) -> Any:
+    def _json(self, answer: requests.Response) -> Any:
         try:
             return answer.json() if answer.content else None
         except ValueError:
             raise RestFailed(f"{self.url} {_NO_ORTHANC}") from None
 
 
-def _details(answer: httpx.Response) -> str:
+def _details(answer: requests.Response) -> str:
     """Orthanc's own words (HttpDescribeErrors); its log says more."""
     try:
         said = answer.json()

@@ -138,7 +138,7 @@ class _Child:
         self.pokes = handed.pokes  # what is handed from now on it finds by itself
         life = ["--life", self.life] if self.role.watched else []
         command = [sys.executable, "-m", "listener.cli", *self.role.arguments, "--handed", str(handed.descriptor), *life]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[handed.descriptor])  # noqa: S603 - our own command line
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[handed.descriptor])  # nosec B603 # noqa: S603 - our own command line
         assert self.process.stdin is not None
         os.set_blocking(self.process.stdin.fileno(), False)
         self.started_at = now

@@ -262,8 +262,6 @@ def _reader(request: Request) -> MultipartReader:
     kind = kinds[0] if len(kinds) == 1 else media_types.MediaRange("")
     if kind.media_type != media_types.MULTIPART or kind.parameters.get("type", media_types.DICOM).lower() != media_types.DICOM:
         raise HTTPException(415, f'send {media_types.MULTIPART}; type="{media_types.DICOM}"; boundary=...')
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPException(415, "send the body without Content-Encoding")
     if "boundary" not in kind.parameters:
         raise HTTPException(400, "the Content-Type names no boundary")
     try:

@@ -5,7 +5,6 @@ No answer and no log line carries a patient's data that was not asked for: queri
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import socket
@@ -18,19 +17,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import h11
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from listener import dicomweb, openapi, stow
+from listener.connection import Connection
 from listener.door import Access, Door
 from listener.tls import Certificate
 from listener.users import Role
@@ -43,8 +41,6 @@ logger = logging.getLogger(__name__)
 #: STOW-RS and files that people drop have limits of their own.
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 8192
-#: So long a client may take for the head of a request, from the connection or the end of the answer before.
-HEAD_SECONDS = 30.0
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -184,44 +180,12 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-class _Protocol(H11Protocol):
-    """uvicorn waits without end for the first request of a connection, and for one that comes a byte at a time."""
-
-    _head_due: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
-        """A client is there, its TLS spoken."""
-        super().connection_made(transport)
-        self._watch_head()
-
-    def handle_events(self) -> None:
-        """Bytes have come, or an answer is complete."""
-        super().handle_events()
-        self._watch_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
-        super().connection_lost(exc)
-        self._unset_head_due()
-
-    def _watch_head(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._unset_head_due()
-        elif self._head_due is None:
-            self._head_due = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
-
-    def _unset_head_due(self) -> None:
-        if self._head_due is not None:
-            self._head_due.cancel()
-            self._head_due = None
-
-
 def configured(app: ASGIApp, certificate: Certificate | None = None, trusted_proxies: Sequence[str] = ()) -> uvicorn.Config:
     """uvicorn as we want it: the logs are the process's own, and URLs, which may hold names, are in none of them. Who the client is
     (X-Forwarded-For, X-Forwarded-Proto) is believed only of `trusted_proxies`."""
     return uvicorn.Config(
         app,
-        http=_Protocol,  # h11 bounds headers, whatever else is installed
+        http=Connection,  # h11 bounds headers, whatever else is installed
         ws="none",
         log_config=None,
         access_log=False,
@@ -273,10 +237,8 @@ class Shield:
             await send(message)
 
         try:
-            if len(scope["query_string"]) > MAX_QUERY_BYTES:
-                await _problem(414, f"the query is longer than {MAX_QUERY_BYTES} bytes")(scope, receive, send_with_headers)
-            else:
-                await self._app(scope, receive, send_with_headers)
+            refused = _refused_as_sent(scope)
+            await (self._app if refused is None else refused)(scope, receive, send_with_headers)
         except Exception as problem:  # noqa: BLE001 - the message of an exception may quote a patient's data: here is the last place to drop it
             logger.error("event=http_failed error=%s at=%s", type(problem).__name__, _place(problem))
             if not status:
@@ -288,6 +250,24 @@ class Shield:
             # A load balancer or Prometheus asks these all the time; their answers are for it, not for the log.
             level = logging.DEBUG if path in ("/healthz", "/readyz", "/metrics") else logging.INFO
             logger.log(level, "event=http method=%s path=%s status=%d duration_seconds=%.3f", scope["method"], path, status, seconds)
+
+
+def _refused_as_sent(scope: Scope) -> Response | None:
+    """The answer to a request that is refused before anybody asks who sends it."""
+    if len(scope["query_string"]) > MAX_QUERY_BYTES:
+        return _problem(414, f"the query is longer than {MAX_QUERY_BYTES} bytes")
+    headers = Headers(scope=scope)
+    if "content-length" in headers and "transfer-encoding" in headers:
+        # RFC 9112 6.1: a proxy before us that believes the other one would take a part of this body for a request of somebody else.
+        refused = _problem(400, "a body has a Content-Length or a Transfer-Encoding, not both")
+        refused.headers["Connection"] = "close"
+        return refused
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        # RFC 9110 12.5.3. A kilobyte that was packed may be a gigabyte.
+        refused = _problem(415, "send the body without Content-Encoding")
+        refused.headers["Accept-Encoding"] = "identity"
+        return refused
+    return None
 
 
 def _refuse_without_echo(request: Request, problem: Exception) -> JSONResponse:

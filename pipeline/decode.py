@@ -451,7 +451,7 @@ class Decoder:
     @staticmethod
     def _start() -> subprocess.Popen[bytes]:
         # -P: a folder named like a module in the working directory must not be imported.
-        return subprocess.Popen(
+        return subprocess.Popen(  # nosec B603 # our own command line
             [sys.executable, "-P", "-m", "pipeline.decode"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

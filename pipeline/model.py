@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import math
-import pickle
+import pickle  # nosec B403 # for the error that it raises
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

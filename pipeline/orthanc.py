@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
 import requests
-import urllib3
 from dicomweb_client import DICOMwebClient
 from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
+from pipeline import bounded
+from pipeline.bounded import Bounds
 from pipeline.send import Found, Known, Pacs
 from store.correction import CORRECTABLE, values_of
 
@@ -28,6 +28,11 @@ MODALITIES = ("MG", "KO")
 
 #: Seconds until connected, and between two pieces of an answer.
 TIMEOUTS = (5.0, 60.0)
+
+#: The answer to a question.
+ANSWER = Bounds(most_bytes=64 << 20, seconds=120.0)
+#: A series; what comes by C-STORE may be as large as one of its parts.
+SERIES = Bounds(most_bytes=16 << 30, seconds=3600.0, part_bytes=(2 << 30) + (64 << 20))
 
 #: "*" is as stored: without it Orthanc would decompress, and the same image would have other bytes.
 AS_STORED = (("application/dicom", "*"),)
@@ -52,7 +57,7 @@ def fetch_study(pacs: Pacs, study_instance_uid: str, only: Mapping[str, str] | N
         raise FetchFailed(f"[[pacs]] {pacs.name} has no url: write the address of its HTTP server there", worth_retrying=False)
     if not UID(study_instance_uid, validation_mode=IGNORE).is_valid:
         raise FetchFailed(f"{study_instance_uid!r} is no Study Instance UID", worth_retrying=False)
-    with session(pacs) as http:
+    with session(pacs, SERIES) as http:
         try:
             dicomweb = client(pacs, http)
             if only is None:
@@ -61,6 +66,11 @@ def fetch_study(pacs: Pacs, study_instance_uid: str, only: Mapping[str, str] | N
                 yield from _some_objects(dicomweb, pacs, study_instance_uid, only)
         except requests.HTTPError as problem:
             raise _refused(pacs, study_instance_uid, problem.response.status_code if problem.response is not None else 0) from None
+        except bounded.Elsewhere:
+            reason = f"{pacs.name} sends us elsewhere for study {study_instance_uid}, which we do not follow"
+            raise FetchFailed(f"{reason}: write its own address as url of this [[pacs]]", worth_retrying=False) from None
+        except bounded.TooMuch as problem:
+            raise FetchFailed(f"study {study_instance_uid} was not fetched from {pacs.name}: {problem}", worth_retrying=False) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as problem:
             raise _interrupted(pacs, study_instance_uid, problem) from None
         except (requests.RequestException, InvalidDicomError, EOFError, LookupError, TypeError, ValueError) as problem:
@@ -100,33 +110,25 @@ def fetch_instance(pacs: Pacs, orthanc_id: str, into: Path, *, seconds: float, m
     """
     if not _ORTHANC_ID.fullmatch(orthanc_id):
         raise InstanceNotFetched(Trouble.UNKNOWN, f"{pacs.name} has no such instance: that is no id as Orthanc gives them")
-    give_up_at = time.monotonic() + seconds
-    slow = InstanceNotFetched(Trouble.SLOW, f"{pacs.name} did not send it within {seconds:g} seconds")
     connect, read = (min(one, seconds) for one in _INSTANCE_TIMEOUTS)
     timeouts, address = (connect, read), f"{pacs.url}/instances/{orthanc_id}/file"
     try:
-        # No redirect is followed: images come from the address that the configuration names, and from no other.
         with (
-            session(pacs) as http,
-            http.get(address, headers={"Accept-Encoding": "identity"}, stream=True, timeout=timeouts, allow_redirects=False) as answer,
+            session(pacs, Bounds(most_bytes=most_bytes, seconds=seconds)) as http,
+            http.get(address, stream=True, timeout=timeouts) as answer,
             into.open("wb") as file,
         ):
             if answer.status_code != 200:
                 raise _instance_refused(pacs, answer.status_code)
-            size = 0
-            # What is here, however little: a server that sends a byte now and then must not hold us for ever.
-            while piece := answer.raw.read1(_PIECE_BYTES, decode_content=False):
-                size += len(piece)
-                if size > most_bytes:
-                    raise InstanceNotFetched(Trouble.TOO_LARGE, f"it is larger than {most_bytes >> 20} MiB")
-                if time.monotonic() > give_up_at:
-                    raise slow
+            for piece in answer.iter_content(_PIECE_BYTES):
                 file.write(piece)
-            if answer.raw.length_remaining:
-                raise InstanceNotFetched(Trouble.AWAY, f"{pacs.name} broke off while it sent it: try again")
-    except (requests.Timeout, urllib3.exceptions.TimeoutError):
-        raise slow from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as problem:
+    except requests.Timeout:
+        raise InstanceNotFetched(Trouble.SLOW, f"{pacs.name} did not send it within {seconds:g} seconds") from None
+    except bounded.Elsewhere as problem:
+        raise _instance_refused(pacs, problem.status) from None
+    except bounded.TooMuch:
+        raise InstanceNotFetched(Trouble.TOO_LARGE, f"it is larger than {most_bytes >> 20} MiB, or compressed") from None
+    except requests.RequestException as problem:
         logger.warning("event=instance_not_fetched pacs=%s reason=%s", pacs.name, type(problem).__name__)
         raise InstanceNotFetched(Trouble.AWAY, f"{pacs.name} is not reachable, or broke off: see whether it runs") from None
 
@@ -172,13 +174,9 @@ def _find_study(client: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> 
     return Known(Found.ABSENT, reason=f"{pacs.name} does not have this study yet: it is sent once the study is there")
 
 
-def session(pacs: Pacs) -> requests.Session:
+def session(pacs: Pacs, bounds: Bounds = ANSWER) -> requests.Session:
     """HTTP with our user and password at `pacs`."""
-    made = requests.Session()
-    made.trust_env = False  # a PACS is in the house: images never go through a proxy that the environment names
-    if pacs.user:
-        made.auth = (pacs.user, pacs.password)
-    return made
+    return bounded.session(pacs.user, pacs.password, bounds)
 
 
 def client(pacs: Pacs, http: requests.Session) -> DICOMwebClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from fourview_process import PROJECT, FourviewProcess
+from odd_orthanc import odd_orthanc
 from orthanc_process import OrthancProcess
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -19,8 +21,9 @@ from reports_made import made_report
 from typer.testing import CliRunner
 
 from listener import synthetic
-from listener.check_exam import report_faults
+from listener.check_exam import Trial, end_to_end, report_faults
 from listener.cli import app
+from listener.config import load
 from listener.connect import shipped
 from pipeline.report import build
 from store.study import HANGING_ORDER, ImageKind, View
@@ -106,7 +109,7 @@ def test_a_synthetic_exam_goes_the_whole_way_and_nothing_of_it_stays(fourview: F
     code, found = checked(
         fourview, "--end-to-end", "--set", f"PatientName={name}", "--set", r"SpecificCharacterSet=\ISO 2022 IR 149", "--seconds", "250"
     )
-    assert code == 0, found
+    assert code == 0, [one for one in found.values() if not one["ok"]]
     steps = [one["what"].removeprefix("end to end: ") for one in of_exam(found)]
     begins = (
         "a synthetic exam",
@@ -235,16 +238,35 @@ def reported(**changed: Any) -> Dataset:
     return ds
 
 
+def group(**content: Any) -> Dataset:
+    """A Measurement Group that says too little."""
+
+    def named(code: str) -> Dataset:
+        item, name = Dataset(), Dataset()
+        name.CodeValue = code
+        item.ConceptNameCodeSequence = [name]
+        return item
+
+    made, item = named("125007"), named("112039" if not content else "121050")
+    made.ContentSequence = [item]
+    for keyword, value in content.items():
+        setattr(item, keyword, value)
+    return made
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
         ({}, ""),
         ({"VerificationFlag": "VERIFIED"}, "Verification Flag is VERIFIED"),
         ({"PatientID": "P1"}, "another patient"),
-        ({"PatientName": "Doe^Jane"}, "the name in it is Doe^Jane"),
+        ({"PatientName": "Doe^Jane"}, "the name in it is another"),
         ({"StudyInstanceUID": "1.2.3"}, "of study 1.2.3"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11"}, "SOP class"),
         ({"ContentSequence": []}, "its views are none"),
+        ({"ContentSequence": [group()]}, "not built as a report of ours"),
+        ({"ContentSequence": [group(TextValue="L-CC")]}, "not built as a report of ours"),
+        ({"SOPClassUID": None}, "SOP class"),
     ],
 )
 def test_a_report_that_is_not_of_the_exam_is_refused(changed: dict[str, Any], words: str) -> None:
@@ -253,6 +275,48 @@ def test_a_report_that_is_not_of_the_exam_is_refused(changed: dict[str, Any], wo
     faults = list(report_faults(reported(**changed), image, trained=True))
     assert (words in "; ".join(faults) and len(faults) == 1) if words else faults == []
     assert ("does not say so" in "; ".join(report_faults(reported(), image, trained=False))) == ("UNTRAINED" not in reported().to_json())
+
+
+ORTHANCS_ID = "-".join(["0123abcd"] * 5)
+JOB = "01234567-89ab-cdef-0123-456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"/modalities": []},
+        {"/modalities": {"fourview": "FOURVIEW"}},
+        {"/jobs": {}},
+        {"/jobs": ["../../patients"]},
+        {"/jobs": [1]},
+        {"/jobs": "<html>"},
+        {"/instances": {}},
+        {"/instances": []},
+        {"/instances": None},
+        {"/instances": {"ParentStudy": 5}},
+        {"/instances": {"ParentStudy": "../../patients/x"}},
+        {f"/studies/{ORTHANCS_ID}/series": {"IsStable": True}},
+        {f"/studies/{ORTHANCS_ID}/series": ["x"]},
+        {"/tools/find": {}},
+        {"/tools/find": [{"ID": "../../patients/x"}]},
+        {"/tools/find": ["x"]},
+    ],
+    ids=str,
+)
+def test_an_orthanc_that_answers_oddly_is_told_and_ends_nothing(fourview: FourviewProcess, odd: dict[str, Any]) -> None:
+    config = load(fourview.config, {})
+    answers = {
+        "/modalities": {"fourview": {"AET": config.dicom.ae_title}},
+        "/jobs": [],
+        "/instances": {"ParentStudy": ORTHANCS_ID},
+        f"/studies/{ORTHANCS_ID}/series": {},
+        "/tools/find": [],
+    }
+    with odd_orthanc({path: (200, said) for path, said in (answers | odd).items()}) as url:
+        pacs = dataclasses.replace(config.pacs[0], url=url)
+        found = list(end_to_end(config, pacs, Trial(seconds=60, changed={}, person="test")))
+    bad = [one for one in found if not one.ok]
+    assert bad and all("not answer as Orthanc does" in one.remedy or "answers, but not as Orthanc" in one.remedy for one in bad)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the sheet

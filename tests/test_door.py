@@ -25,7 +25,7 @@ from serving import serving
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from listener import cli, parts, web
+from listener import cli, connection, parts
 from listener.check import check
 from listener.config import load
 from listener.door import Access, Door, address_of, is_from_elsewhere, names_us
@@ -351,7 +351,7 @@ def test_a_websocket_is_closed() -> None:
 @pytest.fixture
 def waited(monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.URL]:
     """Where half a second is given for the head of a request, and /slow answers once somebody else has waited that long."""
-    monkeypatch.setattr(web, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
     app = create_app(results=None, file_path=Path, ready=list)  # type: ignore[arg-type] # nobody searches
 
     @app.get("/slow")

@@ -35,7 +35,7 @@ _run = sa.table("run", sa.column("id"), sa.column("selection", sa.JSON()))
 def upgrade() -> None:
     dialect = op.get_bind().dialect.name
     op.add_column("study", sa.Column("last_hour", sa.Integer(), server_default="0", nullable=False))
-    op.execute(f"UPDATE study SET last_hour = {_HOURS[dialect]}")  # noqa: S608 - text of ours
+    op.execute(f"UPDATE study SET last_hour = {_HOURS[dialect]}")  # nosec B608 # noqa: S608 - text of ours
     found_by = op.create_table(
         "found_by",
         sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
