@@ -27,12 +27,13 @@ from typing import Any
 import machine
 from goals import BY_KEY, DECLARED, SOURCES, Source
 from measured import Row, Verdict, from_json, to_json
-from table import markdown, text
+from table import markdown, summary, text
 
 FOLDER = Path(__file__).resolve().parent
 PROJECT = FOLDER.parent
 README = PROJECT / "README.md"
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
+LEGEND = "A figure is the median (lowest-highest), a ratio how many times better ours is; in brackets, of the pairs measured in turn."
 #: A file that takes so much longer than it may is stopped.
 PATIENCE = 2.0
 
@@ -56,7 +57,7 @@ def main() -> int:
         rows = [row for source in sources for row in _measured(source, Path(folder), quick=told.quick)]
     rows = in_order(rows)
     seconds = time.monotonic() - began
-    print(f"\n{text(rows)}\n\n{len(rows)} rows in {seconds:.0f} s; median (lowest-highest); a ratio of pairs that were measured in turn")
+    print(f"\n{text(rows)}\n\n{LEGEND}\n{summary(rows)}\n{len(rows)} rows in {seconds:.0f} s")
     if told.json is not None:
         run = as_json(rows, found, began_at, seconds, quick=told.quick)
         told.json.write_text(json.dumps(run, indent=1) + "\n")
@@ -129,7 +130,7 @@ def with_table(readme: str, run: Mapping[str, Any]) -> str:
     after = rest.split(END)[1]
     rows = [from_json(one) for one in run["rows"]]
     day = run["began_at"][:10]
-    table = f"Measured on {day} by `make bench`, median (lowest-highest):\n\n{markdown(rows)}"
+    table = f"Measured on {day}. {LEGEND}\n\n{markdown(rows)}"
     return f"{before}{BEGIN}\n{table}\n\n{machine.text(run['machine'])}\n{END}{after}"
 
 

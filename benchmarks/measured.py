@@ -60,18 +60,23 @@ class Run:
 class Row:
     """One row as measured: every single value in the declared unit, ours and the rival's in the order taken.
 
-    `note` says what a reader must know (what was smaller in a quick run, what a rival could not do). Without `ours` it is why there
-    is no measurement.
+    `note` says what a reader must know (what a rival could not do, say); without `ours` it is why there is no measurement. `instead` is
+    what was measured in place of what is declared: smaller data in a quick run.
     """
 
     key: str
     ours: Sequence[float] = ()
     rival: Sequence[float] = ()
     note: str = ""
+    instead: str = ""
 
     @property
     def declared(self) -> Declared:
         return BY_KEY[self.key]
+
+    @property
+    def what(self) -> str:
+        return self.instead or self.declared.what
 
     @property
     def measured(self) -> bool:
@@ -165,7 +170,7 @@ def to_json(row: Row) -> dict[str, Any]:
     declared = row.declared
     found: dict[str, Any] = {
         "key": row.key,
-        "what": declared.what,
+        "what": row.what,
         "unit": declared.unit,
         "figure": declared.figure.value,
         "better": declared.better.value,
@@ -180,6 +185,7 @@ def to_json(row: Row) -> dict[str, Any]:
         ],
         "verdict": row.verdict.value,
         "note": row.note,
+        "instead": row.instead,
     }
     return found
 
@@ -193,14 +199,14 @@ def _series(declared: Declared, values: Sequence[float]) -> dict[str, Any] | Non
 def from_json(found: dict[str, Any]) -> Row:
     """The row that `to_json` wrote: only measurements are read, what follows from them is worked out again."""
     ours, rival = ((found[name] or {}).get("values", []) for name in ("ours", "rival"))
-    return Row(found["key"], tuple(ours), tuple(rival), found["note"])
+    return Row(found["key"], tuple(ours), tuple(rival), found["note"], found["instead"])
 
 
 # --------------------------------------------------------------------------------------------------------------- one benchmark
 
 
 def main(rows: Callable[[Run], Iterable[Row]]) -> None:
-    """The command line of a benchmark that is run alone: its part of the table, and JSON when a file is named.
+    """The command line of a benchmark: its part of the table, or JSON when a file is named.
 
     Rows are written to the file as they come, so that what was measured before a failure is not lost.
     """
@@ -210,7 +216,7 @@ def main(rows: Callable[[Run], Iterable[Row]]) -> None:
     source = next(one for one in SOURCES if one.name == name)
     parser = argparse.ArgumentParser(description=f"Measures {', '.join(key for key, one in BY_KEY.items() if one.measured_in == name)}.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller data")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--json", type=Path, help="write the rows to this file instead of printing them")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="where that makes a difference")
     parser.add_argument("--seconds", type=float, help="how long it may take in all")
     told = parser.parse_args()
@@ -222,7 +228,8 @@ def main(rows: Callable[[Run], Iterable[Row]]) -> None:
             found.append(row)
             if told.json is not None:
                 told.json.write_text(json.dumps([to_json(one) for one in found]) + "\n")
-    print(text(found))
+    if told.json is None:
+        print(text(found))
 
 
 def checked(name: str, rows: Iterable[Row]) -> Iterator[Row]:

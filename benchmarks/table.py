@@ -26,8 +26,18 @@ def markdown(rows: Sequence[Row]) -> str:
     """The same as a table of Markdown, notes as a list below it."""
     lines = [HEADINGS, tuple("---" for _ in HEADINGS), *(_cells(row) for row in rows)]
     printed = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    notes = [f"* {row.declared.what}: {row.note}" for row in rows if row.note]
+    notes = [f"* {row.what}: {row.note}" for row in rows if row.note]
     return "\n".join([*printed, *([""] if notes else []), *notes])
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How many rows have which verdict; those that are behind or not measured by name."""
+    lines = []
+    for verdict in Verdict:
+        found = [row.what for row in rows if row.verdict is verdict]
+        named = verdict in (Verdict.BEHIND, Verdict.NOT_MEASURED) and found
+        lines.append(f"{verdict.value}: {len(found)}" + (f" ({'; '.join(found)})" if named else ""))
+    return "\n".join(lines)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -39,7 +49,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     unit = f" {declared.unit}" if declared.unit else ""
     goals = ", ".join(goal.text(declared.unit) for goal in declared.goals)
     rival = f"{declared.rival}: {_spread(row, row.rival, unit)}" if row.rival else declared.rival
-    return (declared.what, _spread(row, row.ours, unit), rival, _ratio(row), goals, _verdict(row))
+    return (row.what, _spread(row, row.ours, unit), rival, _ratio(row), goals, _verdict(row))
 
 
 def _spread(row: Row, values: Sequence[float], unit: str) -> str:

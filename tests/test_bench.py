@@ -149,7 +149,7 @@ def test_pairs_are_taken_in_turn_and_the_first_is_thrown_away() -> None:
 
 
 def test_json_carries_every_value_and_comes_back() -> None:
-    row = Row("paced", (0.5, 0.7), (6.0, 8.0), "a note")
+    row = Row("paced", (0.5, 0.7), (6.0, 8.0), "a note", "something smaller")
     found = json.loads(json.dumps(to_json(row)))
     assert found["ours"] == {"value": 0.6, "low": 0.5, "high": 0.7, "count": 2, "values": [0.5, 0.7]}
     assert [goal["met"] for goal in found["goals"]] == [True, False]
@@ -160,16 +160,17 @@ def test_json_carries_every_value_and_comes_back() -> None:
 
 
 def test_the_table_says_plainly_what_is_behind() -> None:
-    rows = [Row("paced", [0.5, 0.7], [4.0, 4.2]), Row("database_keep", [1.2], [1.0], "10,000 rows in a quick run")]
+    rows = [Row("paced", [0.5, 0.7], [4.0, 4.2]), Row("database_keep", [1.2], [1.0], "a note", "keep() with 10")]
     lines = table.text(rows).splitlines()
     assert "behind: not at least 10 times and not under 0.6 s" in lines[2]
     assert "0.6 s (0.5-0.7)" in lines[2]
     assert "6.83 times (6.00-8.00)" in lines[2]
-    assert lines[3].endswith("reached") and "1.20 of it" in lines[3]
-    assert lines[4].strip() == "10,000 rows in a quick run"
+    assert lines[3].startswith("keep() with 10 ") and lines[3].endswith("reached") and "1.20 of it" in lines[3]
+    assert lines[4].strip() == "a note"
     written = table.markdown(rows).splitlines()
     assert len({line.count("|") for line in written[:4]}) == 1
-    assert written[-1].startswith("* keep() with 1,000,000 instances: 10,000 rows")
+    assert written[-1] == "* keep() with 10: a note"
+    assert table.summary(rows).splitlines() == ["reached: 1", f"behind: 1 ({BY_KEY['paced'].what})", "reported: 0", "not measured: 0"]
 
 
 def test_numbers_have_three_digits() -> None:
