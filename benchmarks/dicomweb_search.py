@@ -25,7 +25,8 @@ from serving import serving
 
 from listener.dicomweb import MAX_COUNTED, MAX_RESULTS
 from listener.matching import parse_query
-from listener.web import create_app, keep_what_is_here
+from listener.parts import keep_what_is_here
+from listener.web import create_app
 from store.database import read_engine
 from store.header import header_json
 from store.search import Search

@@ -18,8 +18,9 @@ from listener.keeping import kept_for
 from listener.metrics import exposition
 from listener.on_demand import Reader
 from listener.pages import Pages
+from listener.parts import keep_what_is_here
 from listener.pictures import Pictures
-from listener.web import create_app, keep_what_is_here
+from listener.web import create_app
 from pipeline.chores import Chore
 from pipeline.figures import Figures
 from store.study import Policy

@@ -217,6 +217,7 @@ def receive(
             scp.start()
         except CannotListen as error:
             raise CannotServe(str(error)) from error
+        parts.keep_what_is_here()
         current.watch(stopped, prepare)
         process = parts.process_name("receive", index)
         _live(current, claims, process, "receive", figures, stopped)

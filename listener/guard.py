@@ -1,4 +1,5 @@
-"""Deadlines and length caps for incoming PDUs (PS3.8 9.3): the only place that touches pynetdicom's inside.
+"""Deadlines and length caps for incoming PDUs (PS3.8 9.3), and the short way of a data set to its file: the only place that touches
+pynetdicom's inside.
 
 pynetdicom 3.0 reads a PDU without any timeout and believes whatever length its header claims, so two bytes hold a connection (and
 one of the counted associations) for ever, and a length of 4 GiB is read into memory before anybody has introduced himself. `guard`
@@ -8,21 +9,28 @@ short means "connection closed".
 
 `DataSetFile` is what a data set streams into. pynetdicom's own is written in the thread that serves the association, which a full disk
 would end: no answer, and no abort either. It stands in the place of `NamedTemporaryFile` in `pynetdicom.dimse_messages`.
+
+Through pynetdicom a fragment is copied six times and passes three queues. Once the command of a C-STORE has made such a file
+(`assoc.dimse.message`), the reader takes the PDUs that hold nothing but fragments of this data set itself: they are hashed and written
+from the one buffer into which they were received, and pynetdicom is given an empty fragment in their place, the last one for the last.
+Every other PDU goes to pynetdicom as it came: commands, aborts, and whatever is malformed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import secrets
 import socket
+import ssl
 import struct
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pynetdicom import dimse_messages
 
@@ -40,6 +48,12 @@ C_STORE_RQ = b"\x00\x00\x00\x01\x02\x00\x00\x00\x01\x00"
 IN_MEMORY_BYTES = 64 * 1024
 #: How often the disk is looked at while a data set streams in.
 SPACE_EVERY_BYTES = 16 * 1024**2
+#: So long pynetdicom waits at most for its turn, beyond the PDU under way, while a data set streams past it: it may have something to send.
+TURN_SECONDS = 0.25
+#: So long one call of the operating system waits for bytes; then the deadline is looked at, or pynetdicom gets its turn.
+WAIT_SECONDS = 0.1
+#: PS3.8 9.3.5: type and length of a P-DATA-TF with one item; then that item's length, its context id, the message control header.
+_EMPTY_PDU = struct.Struct(">BxLLBB")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +66,13 @@ class Limits:
     room: Callable[[], bool] = lambda: True  # whether the volume can take more; asked while a data set streams in
 
 
+class Hashed(NamedTuple):
+    """What was hashed of a file while it was written: all from `start` (bytes) to its end; SHA-256 as hexadecimal digits."""
+
+    start: int
+    sha256: str
+
+
 class DataSetFile:
     """A new file in `folder`. When the disk fails, the rest is dropped and `fault` remembers it: the message is still answered."""
 
@@ -59,6 +80,9 @@ class DataSetFile:
         self.name = str(folder / f"{secrets.token_hex(16)}.dcm")
         self.fault: OSError | None = None
         self._file: BinaryIO | None = None
+        self._size = 0
+        self._hash = hashlib.sha256()
+        self._hashed_from: int | None = None
         try:
             self._file = Path(self.name).open("xb", buffering=0)  # noqa: SIM115 - pynetdicom closes it after the answer is known
         except OSError as error:
@@ -69,8 +93,27 @@ class DataSetFile:
         """pynetdicom flushes the file behind its temporary file."""
         return self
 
+    @property
+    def hashed(self) -> Hashed | None:
+        """None unless all from some place on came by `append`."""
+        return None if self._hashed_from is None else Hashed(self._hashed_from, self._hash.hexdigest())
+
     def write(self, data: bytes) -> int:
-        """Append; never raises."""
+        """pynetdicom's writing: the file meta information, and fragments that came in one PDU with other things. Never raises."""
+        if data and self._hashed_from is not None:
+            self._hashed_from, self._hash = None, hashlib.sha256()
+        self._write(data)
+        return len(data)
+
+    def append(self, fragment: memoryview) -> None:
+        """The next bytes of the data set, which are hashed as well; never raises."""
+        if self._hashed_from is None:
+            self._hashed_from = self._size
+        self._hash.update(fragment)
+        self._write(fragment)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._size += len(data)
         if self._file is not None and self.fault is None:
             try:
                 view = memoryview(data)
@@ -78,7 +121,6 @@ class DataSetFile:
                     view = view[self._file.write(view) :]
             except OSError as error:
                 self.fault = error
-        return len(data)
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -105,39 +147,41 @@ def guard(event: Any, limits: Limits) -> None:
 
     A connection between two PDUs is left alone: that is the business of `AE.network_timeout` and `AE.acse_timeout`.
     """
-    reader = _PduReader(event.assoc.dul.socket.socket, limits, peer=str(event.address[0]))
+    reader = _PduReader(event.assoc, event.assoc.dul.socket.socket, limits, peer=str(event.address[0]))
     event.assoc.dul.socket.recv = reader.recv
 
 
 class _PduReader:
-    """Reads header and body of PDUs alternately, as pynetdicom asks for them.
+    """Reads header and body of PDUs alternately, as pynetdicom asks for them; all in the one thread of its upper layer."""
 
-    Whole bodies are read with `recv_into`, not in pieces of 4,096 bytes: that costs several senders on one process a quarter less.
-    """
-
-    def __init__(self, connection: socket.socket, limits: Limits, *, peer: str) -> None:
+    def __init__(self, assoc: Any, connection: socket.socket, limits: Limits, *, peer: str) -> None:
+        self._assoc = assoc
         self._connection = connection
         self._limits = limits
         self._peer = peer
         self._body_type: int | None = None  # None: the next bytes are a header
+        self._body: bytearray | None = None  # that belongs to the header which was just given; None: it is still to be read
+        self._buffer = bytearray()  # for bodies that pynetdicom does not see
         self._deadline = 0.0
         self._command = bytearray()
         self._command_done = False
         self._data_bytes = 0
         self._looked_at = 0  # data bytes of this message when the disk was last looked at
+        self._flags = _set_timeouts(connection, limits.pdu_seconds)
 
     def recv(self, size: int) -> bytearray:
         """The next `size` bytes, or fewer when the connection is or has just been closed."""
         if self._body_type is None:
-            self._deadline = time.monotonic() + self._limits.pdu_seconds
-            header = self._read(size)
-            return self._check_header(header)
+            return self._header(size)
         pdu_type, self._body_type = self._body_type, None
-        body = self._read(size)
-        # The time for sending an answer: without one a peer that never reads would hold the thread.
-        with contextlib.suppress(OSError):
-            self._connection.settimeout(self._limits.pdu_seconds)
+        body, self._body = self._read(size) if self._body is None else self._body, None
         return self._check_message(body) if pdu_type == P_DATA_TF else body
+
+    def _header(self, size: int) -> bytearray:
+        self._deadline = time.monotonic() + self._limits.pdu_seconds
+        header = self._read(size)
+        streaming = self._streaming()
+        return self._check_header(header) if streaming is None else self._stream(header, streaming)
 
     def _check_header(self, header: bytearray) -> bytearray:
         if len(header) < HEADER_BYTES:
@@ -149,6 +193,46 @@ class _PduReader:
             return self._close(f"a PDU of {length} bytes, more than {self._limits.pdu_bytes}")
         self._body_type = pdu_type
         return header
+
+    def _streaming(self) -> DataSetFile | None:
+        """The file into which the data set under way goes; None when there is none, or when the association has ended for pynetdicom."""
+        file = getattr(self._assoc.dimse.message, "_data_set_file", None)
+        return file if isinstance(file, DataSetFile) and self._assoc.dul.state_machine.current_state == "Sta6" else None
+
+    def _stream(self, header: bytearray, file: DataSetFile) -> bytearray:
+        """Take PDUs, the first is that of `header`, until the data set ends, something else or nothing comes, or it is pynetdicom's turn.
+
+        Returns the header of what pynetdicom is to see, whose body then lies ready or is still to be read.
+        """
+        turn_at = time.monotonic() + TURN_SECONDS
+        while True:
+            header = self._check_header(header)
+            if self._body_type != P_DATA_TF:
+                return header
+            length = int.from_bytes(header[2:], "big")
+            if len(self._buffer) < length:
+                self._buffer = bytearray(length)
+            body = memoryview(self._buffer)[:length]
+            fragments = _fragments(body) if (done := self._read_into(body)) == length else []
+            if not fragments:
+                self._body = bytearray(body[:done])
+                return header
+            for fragment in fragments:
+                if complaint := self._count(len(fragment.data)):
+                    return self._close(complaint)
+                file.append(fragment.data)
+            now = time.monotonic()
+            self._deadline = now + self._limits.pdu_seconds
+            header = bytearray(HEADER_BYTES)
+            # A header of which nothing is there yet, or never will be, is read when pynetdicom asks for it: its clock of silence runs.
+            if fragment.is_last or now >= turn_at or not (done := self._read_into(memoryview(header), waits=False)):
+                return self._give_empty(fragment)
+            header = header[:done]
+
+    def _give_empty(self, fragment: _Fragment) -> bytearray:
+        pdu = _EMPTY_PDU.pack(P_DATA_TF, 6, 2, fragment.context_id, fragment.control)
+        self._body_type, self._body = P_DATA_TF, bytearray(pdu[HEADER_BYTES:])
+        return bytearray(pdu[:HEADER_BYTES])
 
     def _check_message(self, body: bytearray) -> bytearray:
         position = 0
@@ -171,6 +255,12 @@ class _PduReader:
         return f"a command of more than {IN_MEMORY_BYTES} bytes" if len(self._command) > IN_MEMORY_BYTES else ""
 
     def _data_fragment(self, control: int, length: int) -> str:
+        complaint = self._count(length)
+        if control & IS_LAST:
+            self._command, self._command_done, self._data_bytes, self._looked_at = bytearray(), False, 0, 0
+        return complaint
+
+    def _count(self, length: int) -> str:
         self._data_bytes += length
         limit = self._limits.message_bytes if C_STORE_RQ in self._command else IN_MEMORY_BYTES
         if self._data_bytes > limit:
@@ -179,32 +269,82 @@ class _PduReader:
             self._looked_at = self._data_bytes
             if not self._limits.room():
                 return "the disk is nearly full"
-        if control & IS_LAST:
-            self._command, self._command_done, self._data_bytes, self._looked_at = bytearray(), False, 0, 0
         return ""
 
     def _read(self, size: int) -> bytearray:
         buffer = bytearray(size)
-        view = memoryview(buffer)
-        done = 0
-        while done < size:
-            remaining = self._deadline - time.monotonic()
-            if remaining <= 0:
-                return self._close(f"a PDU not complete after {self._limits.pdu_seconds:g} s")
-            try:
-                self._connection.settimeout(remaining)
-                count = self._connection.recv_into(view[done:])
-            except TimeoutError:
-                continue
-            except OSError:
-                count = 0  # reset by the peer
-            if count == 0:
-                return bytearray(view[:done])
-            done += count
+        del buffer[self._read_into(memoryview(buffer)) :]
         return buffer
+
+    def _read_into(self, view: memoryview, *, waits: bool = True) -> int:
+        """Fill `view`; how much of it was filled: less when the connection is or has just been closed.
+
+        `waits=False`: 0 when not even a first byte comes within WAIT_SECONDS.
+        """
+        done = 0
+        while done < len(view):
+            try:
+                count = self._connection.recv_into(view[done:], 0, self._flags)
+            except (BlockingIOError, TimeoutError):
+                if not waits and not done:
+                    return 0
+            except OSError:
+                return done  # reset by the peer
+            else:
+                if count == 0:
+                    return done
+                done += count
+            if done < len(view) and time.monotonic() >= self._deadline:
+                self._close(f"a PDU not complete after {self._limits.pdu_seconds:g} s")
+                return done
+        return done
 
     def _close(self, reason: str) -> bytearray:
         LOG.warning("connection closed peer=%s reason=%r", self._peer, reason)
+        self._body_type = self._body = None
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         return bytearray()
+
+
+class _Fragment(NamedTuple):
+    """An item of a P-DATA-TF that holds bytes of a data set."""
+
+    context_id: int
+    control: int
+    data: memoryview
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the data set ends with it."""
+        return bool(self.control & IS_LAST)
+
+
+def _fragments(body: memoryview) -> list[_Fragment]:
+    """The items of a P-DATA-TF (PS3.8 9.3.5.1) that is nothing but fragments of one data set; otherwise, and when malformed, none."""
+    found: list[_Fragment] = []
+    position = 0
+    while position < len(body):
+        end = position + 4 + int.from_bytes(body[position : position + 4], "big")
+        if not position + HEADER_BYTES <= end <= len(body) or (found and found[-1].is_last):
+            return []
+        fragment = _Fragment(body[position + 4], body[position + 5], body[position + HEADER_BYTES : end])
+        if fragment.control & IS_COMMAND:
+            return []
+        found.append(fragment)
+        position = end
+    return found
+
+
+def _set_timeouts(connection: socket.socket, send_seconds: float) -> int:
+    """How long reading waits for bytes, and sending for a peer that does not read (it would hold the thread); flags for reading.
+
+    A socket of the operating system keeps both by itself, and then one call reads as much as it was asked for. TLS has one for both.
+    """
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(send_seconds)
+        return 0
+    connection.setblocking(True)
+    for option, seconds in ((socket.SO_RCVTIMEO, WAIT_SECONDS), (socket.SO_SNDTIMEO, send_seconds)):
+        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000)))
+    return socket.MSG_WAITALL

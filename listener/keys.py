@@ -131,9 +131,10 @@ class _Raw(io.FileIO):
         return super().readinto(buffer) or 0
 
 
-def read_keys(path: Path, character_set: str = "") -> Keys:
+def read_keys(path: Path, character_set: str = "", *, hashed: tuple[int, str] | None = None) -> Keys:
     """The keys of the Part 10 file at `path`, without decoding pixels. Text of one that names no character set is in `character_set`.
 
+    `hashed`: from which byte on the file was hashed while it was written, and the hash: it is used when the data set begins there.
     A character set decides nothing: a name that cannot be decoded is kept with its bytes as backslash escapes.
     Raises Refused(CANNOT_PARSE) when it is no data set, OSError when the file cannot be read.
     """
@@ -152,8 +153,11 @@ def read_keys(path: Path, character_set: str = "") -> Keys:
             raise Refused(Status.CANNOT_PARSE, f"the data set cannot be parsed: {type(error).__name__}") from error
         has_pixels = _has_pixels(file)
         damage = _damage(ds, file, size)
-        file.seek(start)
-        file_hash = hashlib.file_digest(file, "sha256").hexdigest()
+        if hashed is not None and hashed[0] == start:
+            file_hash = hashed[1]
+        else:
+            file.seek(start)
+            file_hash = hashlib.file_digest(file, "sha256").hexdigest()
         if raw.fault is not None:
             raise raw.fault
     values = {keyword: _raw(ds, keyword) for keyword in (*_UID_KEYWORDS, *_TEXT_KEYWORDS)}

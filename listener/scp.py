@@ -204,13 +204,15 @@ class StorageScp:
         keys: Keys | None = None
         status, comment = Status.SUCCESS, ""
         try:
-            if (fault := event.request._dataset_file.fault) is not None:
-                raise fault
+            file = event.request._dataset_file
+            if file.fault is not None:
+                raise file.fault
             size_bytes = received.stat().st_size
             self._check_space()
             check_size(size_bytes, stripped(event.request.AffectedSOPClassUID))  # before anything of it is parsed
             accepted = self._accepted
-            keys = read_keys(received, accepted.character_sets.get(stripped(event.assoc.requestor.ae_title), ""))
+            character_set = accepted.character_sets.get(stripped(event.assoc.requestor.ae_title), "")
+            keys = read_keys(received, character_set, hashed=file.hashed)
             outcome = self._store(event, received, keys, accepted)
         except Refused as refusal:
             outcome, status, comment = "refused", refusal.status, refusal.comment
@@ -342,6 +344,9 @@ class _Server(ThreadedAssociationServer):
 
     daemon_threads = True
     request_queue_size = 128
+
+    def service_actions(self) -> None:
+        """pynetdicom collects garbage here every few seconds; `give_back_memory` does."""
 
     def shutdown(self) -> None:
         """Stop accepting; `AE` knows nothing of this server, so the parent's book-keeping does not apply."""

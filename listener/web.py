@@ -5,7 +5,6 @@ No answer and no log line carries a patient's data that was not asked for: queri
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import threading
@@ -30,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from listener import dicomweb, openapi, stow
 from listener.connection import Connection
 from listener.door import Access, Door
+from listener.parts import keep_what_is_here
 from listener.tls import Certificate
 from listener.users import Role
 from listener.who import at_least
@@ -154,17 +154,6 @@ def run(
         if certificate is not None:
             threading.Thread(target=certificate.watch, args=[stopped], name="certificate", daemon=True).start()
         server.run(sockets=[sock])
-
-
-def keep_what_is_here() -> None:
-    """Of what was made so far nothing goes before the process does: the garbage collector looks through it no more.
-
-    Each time it did, every answer waited 60 ms: the 95th percentile of searches that answer 100 studies was 76 ms, and is 13 without.
-    Called again, it lets go of what was kept before and is not used any more.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 class _Server(uvicorn.Server):

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammograms_made import mammogram
+from pdus_made import LAST_COMMAND, association_request, p_data, read_pdu, status_of
 from processes import open_files, resident_kib, threads
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
-from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.presentation import build_context
 
 from listener.scp import MEMORY_SECONDS
 
 VERIFICATION, MG = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.1.2"
 RELEASE = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
-#: The element Status (0000,0900), US, as it is encoded.
-STATUS = b"\x00\x00\x00\x09\x02\x00\x00\x00"
 #: Every so many associations one is a C-STORE, and every so many connects one stays silent until it is thrown out.
 STORE_EVERY, SILENT_EVERY = 10, 20
 AT_ONCE = 20
@@ -59,7 +56,7 @@ def settled(pid: int, before: Held, *, seconds: float = 120) -> Held:
 
 def associations(port: int, count: int, *, said: Callable[[int], None] = lambda _: None) -> Counter[str]:
     """`count` associations one after the other: C-ECHO, and now and then C-STORE of an image; what was answered."""
-    request, echo = _association_request(), _echo()
+    request, echo = association_request(called="FOURVIEW"), _echo()
     image = mammogram()
     answers: Counter[str] = Counter()
     for number in range(count):
@@ -105,22 +102,6 @@ def _thrown_out(silent: list[socket.socket]) -> int:
     return count
 
 
-def _association_request() -> bytes:
-    request = A_ASSOCIATE()
-    request.application_context_name = "1.2.840.10008.3.1.1.1"
-    request.calling_ae_title, request.called_ae_title = "SENDER", "FOURVIEW"
-    context = build_context(VERIFICATION, ImplicitVRLittleEndian)
-    context.context_id = 1
-    request.presentation_context_definition_list = [context]
-    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    length.maximum_length_received = 16384
-    implementation.implementation_class_uid = "1.2.3.4"
-    request.user_information = [length, implementation]
-    pdu = A_ASSOCIATE_RQ()
-    pdu.from_primitive(request)
-    return bytes(pdu.encode())
-
-
 def _echo() -> bytes:
     """A P-DATA-TF with a C-ECHO-RQ (PS3.7 9.3.5), implicit little endian."""
 
@@ -130,37 +111,21 @@ def _echo() -> bytes:
     elements = element(0x0002, VERIFICATION.encode() + b"\0") + element(0x0100, struct.pack("<H", 0x0030))
     elements += element(0x0110, struct.pack("<H", 1)) + element(0x0800, struct.pack("<H", 0x0101))
     command = element(0x0000, struct.pack("<L", len(elements))) + elements
-    item = struct.pack(">LBB", len(command) + 2, 1, 0x03) + command
-    return struct.pack(">BBL", 0x04, 0, len(item)) + item
+    return p_data((LAST_COMMAND, command))
 
 
 def _exchange(port: int, request: bytes, echo: bytes) -> int:
     """One association with one C-ECHO on a socket of our own; its status, 0xFFFF for a rejection."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request)
-        if _pdu(connection)[0] != 0x02:
+        if read_pdu(connection)[0] != 0x02:
             return 0xFFFF
         connection.sendall(echo)
-        answer = _pdu(connection)
-        status = int.from_bytes(answer[answer.index(STATUS) + len(STATUS) :][:2], "little")
+        answer = read_pdu(connection)
+        status = status_of(answer)
         connection.sendall(RELEASE)
-        _pdu(connection)
+        read_pdu(connection)
         return status
-
-
-def _pdu(connection: socket.socket) -> bytes:
-    header = _exactly(connection, 6)
-    return header + _exactly(connection, int.from_bytes(header[2:], "big"))
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = connection.recv(size - len(data))
-        if not more:
-            raise ConnectionError("closed in the middle of a PDU")
-        data += more
-    return data
 
 
 def _store(port: int, ds: object) -> int:

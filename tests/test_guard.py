@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +13,11 @@ from typing import Any
 
 import pytest
 from mammograms_made import mammogram
+from pdus_made import COMMAND, DATA, LAST_COMMAND, association_request, p_data, pdu_header
 from pydicom import dcmwrite
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation as MG
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
-from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
@@ -72,26 +70,6 @@ def serve() -> Iterator[Callable[..., Guarded]]:
     yield start
     for ae in running:
         ae.shutdown()
-
-
-def pdu_header(pdu_type: int, length: int) -> bytes:
-    return struct.pack(">BxL", pdu_type, length)
-
-
-def association_request() -> bytes:
-    request = A_ASSOCIATE()
-    request.application_context_name = "1.2.840.10008.3.1.1.1"
-    request.calling_ae_title, request.called_ae_title = "SENDER", "GUARDED"
-    context = build_context(Verification)
-    context.context_id = 1
-    request.presentation_context_definition_list = [context]
-    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    length.maximum_length_received = 16384
-    implementation.implementation_class_uid = "1.2.3.4"
-    request.user_information = [length, implementation]
-    pdu = A_ASSOCIATE_RQ()
-    pdu.from_primitive(request)
-    return bytes(pdu.encode())
 
 
 def is_closed_by_peer(connection: socket.socket) -> bool:
@@ -207,12 +185,6 @@ def test_a_message_without_end_is_closed_and_short_ones_never_add_up(serve: Call
     assert len(guarded.received) == 4
 
 
-def pdv(control: int, fragment: bytes) -> bytes:
-    """A P-DATA-TF PDU with one fragment (PS3.8 9.3.5)."""
-    item = struct.pack(">LBB", len(fragment) + 2, 1, control) + fragment
-    return pdu_header(0x04, len(item)) + item
-
-
 def associated(guarded: Guarded) -> socket.socket:
     connection = guarded.connect()
     connection.sendall(association_request())
@@ -229,28 +201,27 @@ def flood(connection: socket.socket, *parts: bytes, rounds: int) -> bool:
     return is_closed_by_peer(connection)
 
 
-COMMAND, LAST_COMMAND, DATA = 0x01, 0x03, 0x00
 ECHO_WITH_DATA = b"\x00\x00\x00\x01\x02\x00\x00\x00\x30\x00" + b"\x00\x00\x00\x08\x02\x00\x00\x00\x01\x00"
 
 
 def test_a_command_without_end_is_closed(serve: Callable[..., Guarded]) -> None:
     with associated(serve(Limits())) as connection:
-        assert flood(connection, pdv(COMMAND, b"\x00" * 10_000), rounds=20)
+        assert flood(connection, p_data((COMMAND, b"\x00" * 10_000)), rounds=20)
 
 
 def test_an_empty_command_inside_a_data_set_does_not_start_the_count_anew(serve: Callable[..., Guarded]) -> None:
     with associated(serve(Limits(message_bytes=100_000))) as connection:
-        connection.sendall(pdv(LAST_COMMAND, C_STORE_RQ))
-        assert flood(connection, pdv(DATA, b"\x00" * 50_000), pdv(COMMAND, b""), rounds=20)
+        connection.sendall(p_data((LAST_COMMAND, C_STORE_RQ)))
+        assert flood(connection, p_data((DATA, b"\x00" * 50_000)), p_data((COMMAND, b"")), rounds=20)
 
 
 def test_a_data_set_that_would_stay_in_memory_is_closed(serve: Callable[..., Guarded]) -> None:
     with associated(serve(Limits())) as connection:
-        connection.sendall(pdv(LAST_COMMAND, ECHO_WITH_DATA))
-        assert flood(connection, pdv(DATA, b"\x00" * 30_000), rounds=20)
+        connection.sendall(p_data((LAST_COMMAND, ECHO_WITH_DATA)))
+        assert flood(connection, p_data((DATA, b"\x00" * 30_000)), rounds=20)
 
 
 def test_a_full_disk_ends_a_transfer(serve: Callable[..., Guarded]) -> None:
     with associated(serve(Limits(room=lambda: False))) as connection:
-        connection.sendall(pdv(LAST_COMMAND, C_STORE_RQ))
-        assert flood(connection, pdv(DATA, b"\x00" * 60_000), rounds=2 * SPACE_EVERY_BYTES // 60_000)
+        connection.sendall(p_data((LAST_COMMAND, C_STORE_RQ)))
+        assert flood(connection, p_data((DATA, b"\x00" * 60_000)), rounds=2 * SPACE_EVERY_BYTES // 60_000)
