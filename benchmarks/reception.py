@@ -1,52 +1,49 @@
 """C-STORE reception of 3328x2560 images by 1, 4 and 16 senders at once: ours (durable) beside dcmtk's `storescp --fork` and Orthanc.
 
-    python benchmarks/reception.py [--quick] [--rounds N] [--folder FOLDER] [--json FILE]
+    python benchmarks/reception.py [--quick] [--seconds N] [--json FILE]
 
 The senders are dcmtk's `storescu`, one process each, reading uncompressed 16-bit images from memory; every image of every run has UIDs
-of its own. All receivers run all the time and are measured in turn (A B C A B C ...), their files on the same volume, in FOLDER (default:
-the temporary folder). Between two runs everything written is synced, so that nobody pays for his predecessor's pages. The clock runs
-from the start of the senders to the end of the last one. Whatever was answered Success must be there afterwards: as a file of the right
-size, and with us as a row with the right hash over bytes with the right hash. `storescp` neither syncs nor keeps an index; Orthanc keeps an
-index and does not sync the files by default.
+of its own. All receivers run all the time and are measured in turn (A B C A B C ...), their files on one volume (TMPDIR names another).
+Between two runs everything written is synced, so that nobody pays for his predecessor's pages. The clock runs from the start of the
+senders to the end of the last one. Whatever was answered Success must be there afterwards: as a file of the right size, and with us as
+a row with the right hash over bytes with the right hash; else there is no figure. `storescp` neither syncs nor keeps an index; Orthanc
+keeps an index and does not sync the files by default. Ours runs with one process, with two, and with the default, which counts.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import itertools
-import json
 import os
-import platform
 import re
 import shutil
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+import numpy as np
+import sqlalchemy as sa
+from measured import Row, main  # before what it finds
+from measured import Run as Bench
 
-import numpy as np  # noqa: E402
-import sqlalchemy as sa  # noqa: E402
-from fourview_process import FourviewProcess  # noqa: E402
-from mammograms_made import mammogram  # noqa: E402
-from orthanc_process import OrthancProcess  # noqa: E402
-from ports import free_port  # noqa: E402
-from processes import PROC, descendants, resident_kib  # noqa: E402
+# isort: split
+from fourview_process import FourviewProcess
+from mammograms_made import mammogram
+from orthanc_process import OrthancProcess
+from ports import free_port
+from processes import PROC, descendants, resident_kib
 
-from listener.config import Dicom  # noqa: E402
-from store import tables  # noqa: E402
-from store.database import read_engine  # noqa: E402
+from listener.config import Dicom
+from store import tables
+from store.database import read_engine
 
 ROWS, COLUMNS = 3328, 2560
 #: Senders at once: images that each of them sends.
@@ -133,9 +130,9 @@ class Storescp:
     """dcmtk's storescp, a process for each association; it announces the largest PDU that it can."""
 
     called = "STORESCP"
+    name = "storescp --fork"
 
     def __init__(self, folder: Path) -> None:
-        self.name = "storescp --fork"
         self.port = free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -173,9 +170,9 @@ class Orthanc:
     """Debian's Orthanc without plug-ins, its index and its storage on the volume."""
 
     called = "ORTHANC"
+    name = "Orthanc"
 
     def __init__(self, folder: Path) -> None:
-        self.name = "Orthanc"
         self._orthanc = OrthancProcess(folder, program="/usr/sbin/Orthanc", dicomweb=False)
         self.port = self._orthanc.dicom_port
 
@@ -309,39 +306,49 @@ class Watched:
                 return
 
 
-def main() -> int:
-    """Measure and print; 1 when anything that was answered Success is missing, or not everything was answered so."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="half a minute instead of three")
-    parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--receivers", type=int, nargs="*", default=[1, 2], help="how many processes of ours")
-    parser.add_argument("--senders", type=int, nargs="*", default=list(PER_SENDER))
-    parser.add_argument("--only-ours", action="store_true")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the volume to be measured")
-    parser.add_argument("--json", type=Path)
-    said = parser.parse_args()
-    rounds = said.rounds or (2 if said.quick else 5)
-    per_sender = PER_SENDER_QUICK if said.quick else PER_SENDER
+def rows(bench: Bench) -> Iterator[Row]:
+    """The rows of the table; beside them, a table of its own is printed."""
+    per_sender = PER_SENDER_QUICK if bench.quick else PER_SENDER
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=said.folder, prefix="fourview-reception-")))
         memory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_memory_folder(), prefix="fourview-reception-")))
-        images = Images(memory, max(senders * count for senders, count in per_sender.items() if senders in said.senders))
-        receivers: list[Receiver] = [] if said.only_ours else [Storescp(folder / "storescp"), Orthanc(folder / "orthanc")]
-        receivers += [Ours(folder / f"ours-{count}", count) for count in said.receivers]
+        images = Images(memory, max(senders * count for senders, count in per_sender.items()))
+        default = Dicom().receivers
+        receivers: list[Receiver] = [Storescp(bench.folder / "storescp"), Orthanc(bench.folder / "orthanc")]
+        receivers += [Ours(bench.folder / f"ours-{count}", count) for count in sorted({1, 2, default})]
         for receiver in receivers:
             stack.callback(receiver.stop)
             receiver.start()
+            measured(receiver, images, 1, 2)  # the first images pay for what is made once
         found: dict[tuple[str, int], list[Run]] = {}
-        for _ in range(rounds):
-            for senders in said.senders:
+        longest = 0.0
+        rounds = 0
+        while rounds < 2 or bench.left(time.monotonic()) > longest * 1.1:
+            began = time.monotonic()
+            for senders in per_sender:
                 for receiver in receivers:
-                    run = measured(receiver, images, senders, per_sender[senders])
-                    found.setdefault((receiver.name, senders), []).append(run)
-        told = summary(found, receivers, said.senders, rounds=rounds, volume=_volume(folder), default=Dicom().receivers)
-    show(told)
-    if said.json:
-        said.json.write_text(json.dumps(told, indent=2) + "\n")
-    return int(any(row["errors"] for row in told["rows"]))
+                    found.setdefault((receiver.name, senders), []).append(measured(receiver, images, senders, per_sender[senders]))
+            longest = max(longest, time.monotonic() - began)
+            rounds += 1
+    show(found)
+    yield from _rows(found, next(receiver for receiver in receivers if isinstance(receiver, Ours) and receiver.receivers == default))
+
+
+def _rows(found: dict[tuple[str, int], list[Run]], ours: Ours) -> Iterator[Row]:
+    def speeds(name: str, senders: int) -> list[float]:
+        return [run.mb_per_second for run in found[name, senders]]
+
+    for senders in PER_SENDER:
+        for key, name in (("storescp", Storescp.name), ("orthanc", Orthanc.name)):
+            runs = [*found[ours.name, senders], *found[name, senders]]
+            complaint = next((complaint for run in runs for complaint in run.complaints), "")
+            if complaint:
+                yield Row(f"reception_{senders}_{key}", note=complaint)
+            else:
+                yield Row(f"reception_{senders}_{key}", speeds(ours.name, senders), speeds(name, senders), note=ours.name)
+    yield Row("reception_no_collapse", speeds(ours.name, 16), speeds(ours.name, 1))
+    most = found[ours.name, 16]
+    yield Row("receiver_memory", [run.peak_mib for run in most])
+    yield Row("receiver_memory_flat", [run.end_mib for run in most[1:]], [most[0].end_mib])
 
 
 def measured(receiver: Receiver, images: Images, senders: int, per_sender: int) -> Run:
@@ -374,55 +381,19 @@ def measured(receiver: Receiver, images: Images, senders: int, per_sender: int) 
     return Run(seconds, count, answered, complaints, cpu_seconds, max(watched.peak_kib / 1024, end_mib), end_mib)
 
 
-def summary(
-    found: dict[tuple[str, int], list[Run]],
-    receivers: Sequence[Receiver],
-    senders: Sequence[int],
-    *,
-    rounds: int,
-    volume: str,
-    default: int,
-) -> dict[str, Any]:
-    """Medians, spreads, and ours beside the others, as JSON."""
-    rows = []
-    for count in senders:
-        for receiver in receivers:
-            runs = found[receiver.name, count]
-            speeds = [run.mb_per_second for run in runs]
-            row = {
-                "receiver": receiver.name,
-                "senders": count,
-                "images": runs[0].images,
-                "mb_per_second": round(statistics.median(speeds), 1),
-                "mb_per_second_min": round(min(speeds), 1),
-                "mb_per_second_max": round(max(speeds), 1),
-                "images_per_second": round(statistics.median(run.images / run.seconds for run in runs), 1),
-                "cpu_ms_per_image": round(statistics.median(1000 * run.cpu_seconds / run.images for run in runs), 1),
-                "peak_mib": round(max(run.peak_mib for run in runs)),
-                "mib_after_each_round": [round(run.end_mib) for run in runs],
-                "errors": [complaint for run in runs for complaint in run.complaints],
-            }
-            for rival in receivers:
-                if isinstance(receiver, Ours) and not isinstance(rival, Ours):
-                    pairs = zip(speeds, (run.mb_per_second for run in found[rival.name, count]), strict=True)
-                    row[f"times {rival.name}"] = round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
-            rows.append(row)
-    machine = {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(), "volume": volume, "load": os.getloadavg()}
-    return {"what": "reception", "machine": machine, "rounds": rounds, "receivers_by_default": default, "rows": rows}
-
-
-def show(told: dict[str, Any]) -> None:
-    """The same as a table."""
-    machine = told["machine"]
-    print(f"{machine['processor']}, {machine['cores']} cores, {machine['volume']}; {told['rounds']} rounds, load {machine['load'][0]:.1f}")
-    print("senders  receiver                 MB/s     (min-max)  images/s  CPU ms/image  peak MiB  ratios, errors")
-    for row in told["rows"]:
-        ratios = ", ".join(f"{value:.2f} {key}" for key, value in row.items() if key.startswith("times "))
-        spread = f"({row['mb_per_second_min']:.0f}-{row['mb_per_second_max']:.0f})"
-        errors = f"  ERRORS {len(row['errors'])}: {row['errors'][0]}" if row["errors"] else ""
+def show(found: dict[tuple[str, int], list[Run]]) -> None:
+    """All that was measured, as a table: medians."""
+    print("senders  receiver                 MB/s     (min-max)  images/s  CPU ms/image  peak MiB  errors")
+    for (name, senders), runs in sorted(found.items(), key=lambda one: one[0][1]):
+        speeds = [run.mb_per_second for run in runs]
+        spread = f"({min(speeds):.0f}-{max(speeds):.0f})"
+        images_per_second = statistics.median(run.images / run.seconds for run in runs)
+        cpu_ms = statistics.median(1000 * run.cpu_seconds / run.images for run in runs)
+        errors = [complaint for run in runs for complaint in run.complaints]
         print(
-            f"{row['senders']:>7}  {row['receiver']:<22} {row['mb_per_second']:>6.0f} {spread:>13} {row['images_per_second']:>9.1f} "
-            f"{row['cpu_ms_per_image']:>13.1f} {row['peak_mib']:>9}  {ratios}{errors}"
+            f"{senders:>7}  {name:<22} {statistics.median(speeds):>6.0f} {spread:>13} {images_per_second:>9.1f} {cpu_ms:>13.1f} "
+            f"{max(run.peak_mib for run in runs):>9.0f}  {len(errors)}{': ' + errors[0] if errors else ''}",
+            flush=True,
         )
 
 
@@ -474,16 +445,5 @@ def _memory_folder() -> Path | None:
     return shared if shared.is_dir() and shutil.disk_usage(shared).free > 4 * 1024**3 else None
 
 
-def _volume(folder: Path) -> str:
-    mounts = [line.split()[:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    device, point, kind = max((one for one in mounts if folder.is_relative_to(one[1])), key=lambda one: len(one[1]))
-    return f"{kind} on {device} ({point})"
-
-
-def _processor() -> str:
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.processor()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main(rows)
