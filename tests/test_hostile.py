@@ -201,9 +201,8 @@ def assert_harmless(text: str, where: str) -> None:
 
 
 #: What names the patient and the study is copied as it came, or the result would not be found beside the images.
-OF_THE_SENDER = re.compile(
-    r"^Error - </(ReferencedRequestSequence\(0040,a370\)\[1\]/)?(PatientName|PatientID|IssuerOfPatientID|AccessionNumber|StudyID|ReferringPhysicianName)\("
-)
+_COPIED = "PatientName|PatientID|IssuerOfPatientID|AccessionNumber|StudyID|ReferringPhysicianName"
+OF_THE_SENDER = re.compile(rf"^Error - </(ReferencedRequestSequence\(0040,a370\)\[1\]/)?({_COPIED})\(")
 
 
 @pytest.fixture
