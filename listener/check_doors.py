@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 
@@ -12,13 +15,15 @@ from listener.config import Config
 from listener.config_http import is_loopback
 from listener.finding import Finding
 from listener.serve import CannotServe, probe_port
-from listener.tls import BadCertificate
+from listener.tls import BadCertificate, expiry, first_certificate
 from pipeline.send import Pacs, echo
+from pipeline.tls import in_words
 from store.condition import Facts
 
 #: Where we reach ourselves when we listen on every interface.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, nothing is bound
 HTTP_SECONDS = 10.0
+TLS_SECONDS = 10.0
 
 
 def doors(config: Config, facts: Facts | None) -> Iterator[Finding]:
@@ -26,6 +31,7 @@ def doors(config: Config, facts: Facts | None) -> Iterator[Finding]:
     if is_loopback(config.dicom.host):
         note = "note: no other machine can send to us; set [dicom] host to change that"
         yield Finding(True, f"[dicom] host is {config.dicom.host}", note)
+    yield from _dicom_tls(config)
     yield _port(config.dicom.host, config.dicom.port, "dicom", _lives(facts, "receive"), lambda: _dicom_answers(config))
     yield from _http(config)
     yield _port(config.http.host, config.http.port, "http", _lives(facts, "web"), lambda: _http_answers(config))
@@ -59,9 +65,48 @@ def _port(host: str, port: int, table: str, lives: bool | None, answers: Callabl
 
 def _dicom_answers(config: Config) -> str:
     dicom = config.dicom
+    if dicom.tls_certificate:
+        return _shows_our_certificate(config)
     ourselves = Pacs(name="fourview", ae_title=dicom.ae_title, host=_EVERYWHERE.get(dicom.host, dicom.host), port=dicom.port)
     answer = echo(ourselves, dicom.accept_from[0] if dicom.accept_from else dicom.ae_title)
     return "" if answer.ok else answer.reason
+
+
+def _shows_our_certificate(config: Config) -> str:
+    """Why who listens for DICOM is not us, or ""; more than its certificate it may tell nobody who has none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # in which it is shown before ours is asked for
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whose it is, is what is asked
+    host = _EVERYWHERE.get(config.dicom.host, config.dicom.host)
+    try:
+        with (
+            socket.create_connection((host, config.dicom.port), timeout=TLS_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host) as encrypted,
+        ):
+            shown = encrypted.getpeercert(binary_form=True)
+        ours = first_certificate(Path(config.dicom.tls_certificate))
+    except OSError as error:
+        return f"TLS: {in_words(error)}"
+    except BadCertificate as problem:
+        return str(problem)
+    return "" if shown == ours else "its certificate is another than that of [dicom] tls_certificate"
+
+
+def _dicom_tls(config: Config) -> Iterator[Finding]:
+    dicom = config.dicom
+    if not dicom.tls_certificate:
+        if not is_loopback(dicom.host):
+            note = "note: images can be read on the way, and anybody can send; [dicom] tls_certificate, or a network of its own"
+            yield Finding(True, "DICOM without TLS", note)
+        return
+    try:
+        parts.dicom_certificate(config)
+    except BadCertificate as problem:
+        yield Finding(False, "TLS of DICOM", str(problem))
+        return
+    note = "" if dicom.tls_client_authority else "note: whoever reaches the port can send; [dicom] tls_client_authority names who may"
+    yield Finding(True, f"TLS of DICOM with {dicom.tls_certificate}", note)
+    yield from expiry("TLS of DICOM", Path(dicom.tls_certificate), datetime.now(UTC))
 
 
 def _http_answers(config: Config) -> str:
@@ -89,6 +134,7 @@ def _http(config: Config) -> Iterator[Finding]:
             yield Finding(False, "TLS", str(problem))
         else:
             yield Finding(True, f"TLS with {http.certificate}")
+            yield from expiry("TLS", Path(http.certificate), datetime.now(UTC))
     if is_loopback(http.host):
         yield Finding(True, what, "" if users else "note: whoever has an account on this machine can do what an admin may")
         return

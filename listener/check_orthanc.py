@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from listener.connect import MODALITY, TIMEOUT, configuration_lines, lua_value, 
 from listener.finding import Finding
 from listener.orthanc_rest import OrthancRest, RestFailed
 from listener.reconcile import GRACE
+from listener.tls import expiry
 from pipeline.send import Pacs, echo, negotiate
 
 #: A clock that is further from ours, or ours from the database's, is told.
@@ -58,7 +60,11 @@ def destinations(config: Config, *, listening: bool) -> Iterator[Finding]:
     """Every [[pacs]]; `listening`: a receiver of ours runs, so that it can be called."""
     for pacs in config.pacs:
         answer = echo(pacs, config.dicom.ae_title)
-        yield Finding(answer.ok, f"C-ECHO to {pacs.name} ({pacs.ae_title} at {pacs.host}:{pacs.port})", "" if answer.ok else answer.reason)
+        how = " over TLS" if pacs.tls else ""
+        what = f"C-ECHO{how} to {pacs.name} ({pacs.ae_title} at {pacs.host}:{pacs.port})"
+        yield Finding(answer.ok, what, "" if answer.ok else answer.reason)
+        if pacs.tls and pacs.tls.certificate:
+            yield from expiry(f"our certificate for {pacs.name}", Path(pacs.tls.certificate), datetime.now(UTC))
         if answer.ok:
             yield from _takes(pacs, config)
             if any(pacs.name in rule.forward_to for rule in config.rules):
@@ -136,7 +142,7 @@ def _knows_us(orthanc: OrthancRest, pacs: Pacs, config: Config, its_ae_title: st
         yield Finding(False, what, f"its DicomModalities {wrong}: `fourview orthanc connect {pacs.name}` writes it, or write {entry}")
         return
     name = MODALITY if MODALITY in right else next(iter(right))
-    faults = list(_faults(right[name], pacs))
+    faults = list(_faults(right[name], pacs, tls=bool(config.dicom.tls_certificate)))
     yield Finding(not faults, f'{what}, "{name}"', "\n     ".join(faults))
     if name != MODALITY:
         yield Finding(True, f'our entry is named "{name}"', f'note: the routing scripts that come with Fourview send to "{MODALITY}"')
@@ -146,11 +152,13 @@ def _knows_us(orthanc: OrthancRest, pacs: Pacs, config: Config, its_ae_title: st
         yield Finding(True, "Orthanc's C-ECHO to us is not tried: no receiver runs", "start `fourview serve`, and check again")
 
 
-def _faults(entry: Mapping[str, Any], pacs: Pacs) -> Iterator[str]:
+def _faults(entry: Mapping[str, Any], pacs: Pacs, *, tls: bool) -> Iterator[str]:
     """What is wrong with our entry; what Orthanc does not tell is not."""
     mend = f"`fourview orthanc connect {pacs.name} --replace` writes it anew"
     if is_loopback(str(entry.get("Host", ""))) and not is_loopback(urlsplit(pacs.url).hostname or ""):
         yield f"its Host is {entry['Host']}, which on Orthanc's machine is that machine and not ours: {mend}"
+    if bool(entry.get("UseDicomTls", tls)) is not tls:
+        yield f"its UseDicomTls is {'false, and we speak TLS only' if tls else 'true, and we speak no TLS'}: {mend}"
     if entry.get("AllowStore") is False and pacs.results:
         yield f"its AllowStore is false, so our results are refused: {mend}"
     if entry.get("AllowFind") is False and pacs.confirm == "find":

@@ -120,6 +120,7 @@ def serve(context: typer.Context) -> None:
     config = current.config
     parts.check_model(config)
     parts.certificate(config)
+    parts.dicom_certificate(config)
     with exclusive(parts.data_folder(config) / f"{socket.gethostname()}-serve.lock", "fourview serve"):
         probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
         probe_port(config.http.host, config.http.port, "[http] port")
@@ -185,6 +186,7 @@ def receive(
     config = current.config
     if not child:
         parts.image_kinds(config)
+        parts.dicom_certificate(config)
         parts.open_files(config)
         probe_port(config.dicom.host, config.dicom.port, "[dicom] port")
         current.watch(stopped, checked_by(parts.image_kinds))
@@ -200,6 +202,7 @@ def receive(
         files=files,
         reuse_port=shared_port,
         figures=figures,
+        certificate=parts.dicom_certificate(config),
         **_accepted(config),
     )
 

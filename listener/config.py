@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from listener import config_http, config_rules, dialect, senders
+from listener import config_http, config_rules, config_tls, dialect, senders
 from listener.config_http import Http, UserTable
 from listener.config_lines import line_numbers
 from listener.config_values import (
@@ -56,7 +56,7 @@ _SECRET_KEYS = {"database", "url", "user", "password_file"}
 
 _LONGEST_WAIT_SECONDS = 4 * 3600
 #: Keys of a [[pacs]] that are not what is sent by.
-_NOT_OF_PACS = ("password_file", "by_hand")
+_NOT_OF_PACS = ("password_file", "by_hand", "tls", "tls_authority", "tls_certificate", "tls_key")
 
 
 class ConfigErrors(Exception):
@@ -85,6 +85,9 @@ class Dicom(Table):
     receivers: Annotated[int, Field(ge=1, le=64)] = 1
     strict: bool = False
     studies_per_hour: StudiesPerHour = 0
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_authority: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,10 @@ class _Pacs(Table):
     retry_days: AtLeastZero = 3
     accept_untrained: bool = False
     by_hand: bool = False
+    tls: bool = False
+    tls_authority: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +301,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, text: str | None = No
             complaints.append(source.complaint(("user", index, "token_file"), str(error)))
     for location, message in config_http.unreadable(_table(merged, "http"), folder):
         complaints.append(source.complaint(location, message))
+    for location, message in config_tls.unreadable(_table(merged, "dicom"), _tables(merged, "pacs"), folder):
+        complaints.append(source.complaint(location, message))
     for location, message in config_rules.missing_cards(_tables(written, "rule"), folder):
         complaints.append(source.complaint(location, message))
     if not complaints and settings is not None:
@@ -319,7 +328,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
     return Config(
         path=path,
         site=settings.site,
-        dicom=settings.dicom,
+        dicom=config_tls.placed(settings.dicom, folder),
         http=replace(settings.http, certificate=_absolute(folder, settings.http.certificate), key=_absolute(folder, settings.http.key)),
         store=replace(settings.store, database=_absolute_database(settings.store.database, folder), files=folder / settings.store.files),
         study=replace(settings.study, fetch_from=settings.study.fetch_from if settings.study.fetch_from in sources else ""),
@@ -327,7 +336,11 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
         work=settings.work,
         alert=settings.alert,
         pacs=tuple(
-            Pacs(password=password, **{field.name: getattr(pacs, field.name) for field in fields(pacs) if field.name not in _NOT_OF_PACS})
+            Pacs(
+                password=password,
+                tls=config_tls.of_pacs(pacs, folder),
+                **{field.name: getattr(pacs, field.name) for field in fields(pacs) if field.name not in _NOT_OF_PACS},
+            )
             for pacs, password in zip(settings.pacs, passwords, strict=True)
         ),
         rules=tuple(
@@ -464,6 +477,7 @@ def _contradictions(merged: Mapping[str, Any], source: _Source) -> Iterator[tupl
     """What is wrong between keys that are right by themselves. Works on what was written, whether or not it is valid."""
     pacs, rules = _tables(merged, "pacs"), _tables(merged, "rule")
     yield from config_rules.contradictions(pacs, rules, _table(merged, "dicom").get("accept_from"))
+    yield from config_tls.contradictions(_table(merged, "dicom"), pacs)
     if "rule" not in merged:
         yield ("rule",), "there is no [[rule]], so nothing would be analysed; write one"
     yield from senders.contradictions(_tables(merged, "sender"))

@@ -92,9 +92,10 @@ class Wanted:
     ae_title: str
     host: str
     port: int
+    tls: bool = False
 
     def entry(self) -> dict[str, Any]:
-        """As it is written in Orthanc's configuration and put by REST."""
+        """As it is written in Orthanc's configuration and put by REST. Without TLS its word is left out: before 1.9 Orthanc knew none."""
         return {
             "AET": self.ae_title,
             "Host": self.host,
@@ -105,6 +106,7 @@ class Wanted:
             "AllowFind": True,
             "AllowGet": False,
             "AllowMove": False,
+            **({"UseDicomTls": True} if self.tls else {}),
         }
 
 
@@ -117,7 +119,7 @@ def wanted(config: Config, pacs: Pacs, host: str = "") -> Wanted:
             f'[dicom] host is {ours}, and {orthanc} is another machine: it cannot reach us. Set [dicom] host = "0.0.0.0" and start again; '
             "when there is a way all the same (a tunnel), say --host"
         )
-    return Wanted(config.dicom.ae_title, host or _seen_from(orthanc, ours), config.dicom.port)
+    return Wanted(config.dicom.ae_title, host or _seen_from(orthanc, ours), config.dicom.port, tls=bool(config.dicom.tls_certificate))
 
 
 def _seen_from(orthanc: str, ours: str) -> str:

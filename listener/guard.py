@@ -56,6 +56,13 @@ WAIT_SECONDS = 0.1
 _EMPTY_PDU = struct.Struct(">BxLLBB")
 
 
+#: Who speaks something else, by its first bytes: RFC 8446 5.1 (a handshake), RFC 9112 3 (load balancers and scanners ask so).
+_STRANGERS = {
+    b"\x16\x03": "it speaks TLS, and we do not here: set [dicom] tls_certificate, or switch TLS off there",
+    **dict.fromkeys((b"GET ", b"HEAD ", b"POST ", b"OPTION"), "it speaks HTTP, and this is a DICOM port"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one connection may do."""
@@ -161,6 +168,7 @@ class _PduReader:
         self._peer = peer
         self._body_type: int | None = None  # None: the next bytes are a header
         self._body: bytearray | None = None  # that belongs to the header which was just given; None: it is still to be read
+        self._is_closed = False  # by us
         self._buffer = bytearray()  # for bodies that pynetdicom does not see
         self._deadline = 0.0
         self._command = bytearray()
@@ -171,6 +179,8 @@ class _PduReader:
 
     def recv(self, size: int) -> bytearray:
         """The next `size` bytes, or fewer when the connection is or has just been closed."""
+        if self._is_closed:
+            return bytearray()  # what had come before is still there to be read
         if self._body_type is None:
             return self._header(size)
         pdu_type, self._body_type = self._body_type, None
@@ -188,7 +198,9 @@ class _PduReader:
             return header
         pdu_type, length = struct.unpack(">BxL", header)
         if pdu_type not in PDU_TYPES:
-            return header  # pynetdicom answers with A-ABORT and reads no body
+            stranger = next((words for first, words in _STRANGERS.items() if header.startswith(first)), "")
+            # What is no PDU otherwise pynetdicom answers with A-ABORT, and reads no body.
+            return self._close(stranger) if stranger else header
         if length > self._limits.pdu_bytes:
             return self._close(f"a PDU of {length} bytes, more than {self._limits.pdu_bytes}")
         self._body_type = pdu_type
@@ -301,6 +313,7 @@ class _PduReader:
 
     def _close(self, reason: str) -> bytearray:
         LOG.warning("connection closed peer=%s reason=%r", self._peer, reason)
+        self._is_closed = True
         self._body_type = self._body = None
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)

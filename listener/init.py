@@ -202,6 +202,7 @@ _HEAD = """\
 # Fourview's configuration, written by `fourview init`. Paths are relative to this file.
 # What is not written here has its default; docs/configuration.md describes every key, its unit and its default.
 # `fourview config check` finds all mistakes at once. FOURVIEW_DICOM__PORT=11113 in the environment overrides [dicom] port, and so on.
+# DICOM is spoken without TLS: docs/operations.md, "TLS for DICOM", says how to change that, on both sides.
 # Database and images go to data/ beside this file ([store]); pages and DICOMweb are at http://127.0.0.1:8080/, for this machine ([http]).
 """
 

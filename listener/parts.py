@@ -426,6 +426,17 @@ def access(config: Config) -> Access:
     )
 
 
+def dicom_certificate(config: Config) -> Certificate | None:
+    """By which those who call us over DICOM know us, and whom we believe; None without TLS. Raises BadCertificate."""
+    from listener.tls import Certificate
+
+    dicom = config.dicom
+    if not dicom.tls_certificate:
+        return None
+    authority = Path(dicom.tls_client_authority) if dicom.tls_client_authority else None
+    return Certificate(Path(dicom.tls_certificate), Path(dicom.tls_key), authority)
+
+
 def certificate(config: Config) -> Certificate | None:
     """By which clients of HTTP know us; None without TLS. Raises BadCertificate."""
     from listener.tls import Certificate

@@ -46,7 +46,7 @@ MOST_COMPLAINTS = 20
 
 #: Keys that count when the process is started again: a port, a folder, processes, a loaded model do not change beneath what uses them.
 RESTART: Mapping[str, tuple[str, ...]] = {
-    "dicom": ("ae_title", "host", "port", "receivers"),
+    "dicom": ("ae_title", "host", "port", "receivers", "tls_certificate", "tls_key", "tls_client_authority"),
     "http": ("host", "port", "certificate", "key", "trusted_proxies"),
     "store": ("database", "files"),
     "model": ("card", "allow_untrained", "engine", "device"),
@@ -54,7 +54,7 @@ RESTART: Mapping[str, tuple[str, ...]] = {
 }
 #: What hosts that decide alike may have of their own.
 OF_EACH_HOST: Mapping[str, tuple[str, ...]] = {
-    "dicom": ("host", "port", "receivers", "max_associations"),
+    "dicom": ("host", "port", "receivers", "max_associations", "tls_certificate", "tls_key", "tls_client_authority"),
     "http": ("host", "port", "certificate", "key", "trusted_proxies", "host_names"),
     "store": ("database", "files"),
     "model": ("device",),

@@ -28,7 +28,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from listener.guard import DataSetFile, Limits, guard, stream_into
+from listener.guard import Limits, guard, stream_into
 from listener.keeping import (
     BY_UID,
     SOP_CLASSES,
@@ -42,6 +42,7 @@ from listener.keeping import (
     stripped,
 )
 from listener.keys import Keys, Refused, Status, check_uids, read_keys
+from listener.tls import Certificate, handshake
 from pipeline.figures import Figures
 from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pipeline.send import configure_pynetdicom
@@ -54,6 +55,10 @@ LOG = logging.getLogger(__name__)
 VERIFICATION = "1.2.840.10008.1.1"
 #: How often the memory of associations that ended is given back.
 MEMORY_SECONDS = 10.0
+
+
+#: For a TLS handshake, from its first byte to its last.
+HANDSHAKE_SECONDS = 15.0
 
 
 class CannotListen(Exception):
@@ -83,8 +88,8 @@ class _Accepted:
 
 class StorageScp:
     """Listens on one port. Several processes may share it with `reuse_port`: Linux gives each connection to one of them.
-    `image_kinds`: what the site's model reads; an image of another kind is recorded and not kept. `character_sets`: of calling AE titles
-    whose images name none.
+    With a `certificate` it speaks TLS, and nothing else. `image_kinds`: what the site's model reads; an image of another kind is recorded
+    and not kept. `character_sets`: of calling AE titles whose images name none.
 
     The settings of pynetdicom and `tempfile.tempdir` are process-wide: one process, one folder of incoming files.
     """
@@ -105,6 +110,7 @@ class StorageScp:
         reuse_port: bool = False,
         limits: Limits | None = None,
         figures: Figures | None = None,
+        certificate: Certificate | None = None,
         acse_seconds: float = 15.0,
         network_seconds: float = 60.0,
     ) -> None:
@@ -116,6 +122,7 @@ class StorageScp:
         self._reuse_port = reuse_port
         # Half of the floor is left to transfers under way: those are answered 0xA700 at their end, the next ones are cut off.
         self._limits = replace(limits or Limits(), room=lambda: files.has_room(RESERVE))
+        self._certificate = certificate
         self._server: _Server | None = None
         self._stopped = threading.Event()
         self._ae = AE(ae_title=ae_title)
@@ -159,8 +166,6 @@ class StorageScp:
         callbacks: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, guard, [self._limits]),
             (evt.EVT_CONN_CLOSE, handle_close),
-            (evt.EVT_DIMSE_RECV, handle_whole),
-            (evt.EVT_ABORTED, handle_aborted),
             (evt.EVT_REJECTED, handle_rejected),
             (evt.EVT_C_ECHO, handle_echo),
             (evt.EVT_C_STORE, self.handle_store),
@@ -171,12 +176,16 @@ class StorageScp:
         except OSError as error:
             advice = _LISTEN_ERRORS.get(error.errno or 0, f"{error.strerror or error}: check `host` and `port` under [dicom]")
             raise CannotListen(f"cannot listen on {self.host}:{self.port}: {advice}") from error
+        server.certificate, server.handshake_seconds = self._certificate, self._ae.acse_timeout or HANDSHAKE_SECONDS
         self._server = server
         self.port = server.server_address[1]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="scp", daemon=True).start()
         self._stopped.clear()
         threading.Thread(target=give_back_memory, args=[self._stopped], name="memory", daemon=True).start()
-        LOG.info("listening ae_title=%s host=%s port=%d", self._ae.ae_title, self.host, self.port)
+        if self._certificate is not None:
+            threading.Thread(target=self._certificate.watch, args=[self._stopped], name="certificate", daemon=True).start()
+        tls = "yes" if self._certificate is not None else "no"
+        LOG.info("listening ae_title=%s host=%s port=%d tls=%s", self._ae.ae_title, self.host, self.port, tls)
         return self
 
     def shutdown(self, *, grace_seconds: float = 10.0) -> None:
@@ -202,7 +211,6 @@ class StorageScp:
         """evt.EVT_C_STORE: the status for one instance. Leaves no file in `incoming`, whatever happens."""
         started = time.monotonic()
         received: Path = event.dataset_path
-        _whole(event.assoc).pop(str(received), None)
         size_bytes = 0
         keys: Keys | None = None
         status, comment = Status.SUCCESS, ""
@@ -295,27 +303,6 @@ def handle_close(event: Any) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def handle_whole(event: Any) -> None:
-    """evt.EVT_DIMSE_RECV: a message has come whole. Whether `handle_store` is asked about it is pynetdicom's decision: it aborts over a
-    class that it does not know, and over a context that was not accepted."""
-    if isinstance(file := event.message._data_set_file, DataSetFile):
-        _whole(event.assoc)[file.name] = file
-
-
-def handle_aborted(event: Any) -> None:
-    """evt.EVT_ABORTED, in the thread that asks `handle_store`: what it was not asked about goes."""
-    for name, file in list(_whole(event.assoc).items()):
-        file.close()
-        with contextlib.suppress(OSError):  # the janitor finds it
-            Path(name).unlink(missing_ok=True)
-
-
-def _whole(assoc: Any) -> dict[str, DataSetFile]:
-    """The data sets that an association brought and that `handle_store` was not asked about yet, by the names of their files."""
-    found: dict[str, DataSetFile] = assoc.__dict__.setdefault("fourview_whole", {})
-    return found
-
-
 def handle_echo(event: Any) -> int:
     """evt.EVT_C_ECHO: we are here."""
     LOG.info("echo calling_ae_title=%s", printable(event.assoc.requestor.ae_title))
@@ -368,6 +355,15 @@ class _Server(ThreadedAssociationServer):
 
     daemon_threads = True
     request_queue_size = 128
+    certificate: Certificate | None = None
+    handshake_seconds = HANDSHAKE_SECONDS
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of the connection's own, where a handshake holds up nobody else; pynetdicom would do it where all are accepted."""
+        if self.certificate is not None:
+            request = handshake(request, self.certificate, self.handshake_seconds, peer=str(client_address[0]))
+        if request is not None:
+            super().finish_request(request, client_address)
 
     def service_actions(self) -> None:
         """pynetdicom collects garbage here every few seconds; `give_back_memory` does."""

@@ -24,6 +24,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
 from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pipeline.tls import ClientContext, ClientTls, TlsUnusable
 from store.correction import CORRECTABLE, values_of
 from store.header_text import UNREADABLE
 
@@ -51,6 +52,7 @@ class Pacs:
     confirm: str = "find"  # "find" | "dicomweb" | "none"
     retry_days: float = 3.0
     accept_untrained: bool = False
+    tls: ClientTls | None = None  # of its DICOM service; None: plain
 
     @property
     def dicomweb_url(self) -> str:
@@ -303,6 +305,11 @@ def _associate(pacs: Pacs, our_ae_title: str, contexts: Sequence[tuple[str, str]
     ae.dimse_timeout = DIMSE_SECONDS
     ae.network_timeout = DIMSE_SECONDS
     connected: list[bool] = []
+    try:
+        tls = pacs.tls.context() if pacs.tls else None
+    except TlsUnusable as unusable:
+        yield _Link(None, _RETRY, f"{_name(pacs)} cannot be called with TLS: {unusable}")
+        return
 
     def handle_open(event: Any) -> None:
         # pynetdicom reads and writes without a timeout, so a peer that stops within a PDU would hold us for ever.
@@ -317,12 +324,13 @@ def _associate(pacs: Pacs, our_ae_title: str, contexts: Sequence[tuple[str, str]
             ae_title=pacs.ae_title,
             max_pdu=128 * 1024,
             evt_handlers=[(evt.EVT_CONN_OPEN, handle_open)],
+            tls_args=(tls, pacs.host) if tls else None,
         )
     except OSError as error:
         yield _Link(None, _RETRY, f"{pacs.name}: the name {pacs.host!r} cannot be resolved ({error}): check `host` of this [[pacs]]")
         return
     if not assoc.is_established:
-        yield _failed(assoc, pacs, our_ae_title, connected=bool(connected))
+        yield _failed(assoc, pacs, our_ae_title, connected=bool(connected), tls=tls)
         return
     try:
         yield _Link(assoc, _SENT, "")
@@ -331,7 +339,9 @@ def _associate(pacs: Pacs, our_ae_title: str, contexts: Sequence[tuple[str, str]
             assoc.release()
 
 
-def _failed(assoc: Association, pacs: Pacs, our_ae_title: str, *, connected: bool) -> _Link:
+def _failed(assoc: Association, pacs: Pacs, our_ae_title: str, *, connected: bool, tls: ClientContext | None) -> _Link:
+    if tls is not None and tls.fault:
+        return _Link(None, _RETRY, f"{_name(pacs)}: TLS fails: {tls.fault}: see `tls` and its files of this [[pacs]], and its own settings")
     if not connected:
         return _Link(None, _RETRY, f"nobody answers at {_name(pacs)}: is it running, and are `host` and `port` of this [[pacs]] right?")
     answer = assoc.acceptor.primitive
@@ -344,7 +354,8 @@ def _failed(assoc: Association, pacs: Pacs, our_ae_title: str, *, connected: boo
         return _Link(None, _RETRY if answer.result == 2 else _REFUSED, f"{_name(pacs)} {words}")
     if answer is not None and answer.result == 0:
         return _Link(None, _REFUSED, f"{_name(pacs)} accepts none of the offered SOP classes and transfer syntaxes: enable them there")
-    return _Link(None, _RETRY, f"{_name(pacs)} accepted the connection but no association: is this its DICOM port?")
+    hint = "" if tls else " Or does it ask for TLS (`tls` of this [[pacs]])?"
+    return _Link(None, _RETRY, f"{_name(pacs)} accepted the connection but no association: is this its DICOM port?{hint}")
 
 
 def _store(link: _Link, pacs: Pacs, instance: _Instance) -> Sent:

@@ -25,7 +25,6 @@ UNREADABLE = (
     OSError,
     EOFError,
     RecursionError,
-    MemoryError,  # a length of 4 GiB
     struct.error,
     BytesLengthException,
 )

@@ -169,9 +169,10 @@ def test_every_key_of_a_single_table_has_its_variable(config_file: Path) -> None
         for key, default in keys(table).items():
             said = {tuple: "", dict: "D=R"}.get(type(default), str(plain(default)))
             environ = {f"FOURVIEW_{name}__{key}".upper(): said or spelt.get(key, "A")}
-            if key in ("certificate", "key"):  # neither is right alone, and both must be there
+            if key in ("certificate", "key") or key.startswith("tls_"):  # neither is right alone, and both must be there
                 (config_file.parent / "A").touch()
-                environ |= {"FOURVIEW_HTTP__CERTIFICATE": "A", "FOURVIEW_HTTP__KEY": "A"}
+                both = ("HTTP__CERTIFICATE", "HTTP__KEY", "DICOM__TLS_CERTIFICATE", "DICOM__TLS_KEY")
+                environ |= {f"FOURVIEW_{one}": "A" for one in both}
             config = read(config_file, PACS.replace("archive", "orthanc") + 'url = "http://h"' + RULE, environ)
             assert getattr(getattr(config, name), key) is not None
 
@@ -456,6 +457,12 @@ MISTAKES = [
     ('[http]\ncertificate = "config.toml"', "config.toml:2: http.certificate: needs key as well"),
     ('[http]\nkey = "config.toml"', "config.toml:2: http.key: needs certificate as well"),
     ('[http]\ncertificate = "config.toml"\nkey = "none"', "config.toml:3: http.key: none cannot be read (No such file or directory)"),
+    ('[dicom]\ntls_certificate = "config.toml"', "config.toml:2: dicom.tls_certificate: needs tls_key as well"),
+    ('[dicom]\ntls_client_authority = "config.toml"', "config.toml:2: dicom.tls_client_authority: needs tls_certificate and tls_key"),
+    ('[dicom]\ntls_certificate = "config.toml"\ntls_key = "none"', "config.toml:3: dicom.tls_key: none cannot be read (No such file"),
+    (PACS + 'tls_authority = "config.toml"', "config.toml:7: pacs.tls_authority: is of no use without tls = true"),
+    (PACS + 'tls = true\ntls_key = "config.toml"', "config.toml:8: pacs.tls_key: needs tls_certificate as well"),
+    (PACS + 'tls = true\ntls_authority = "none"', "config.toml:8: pacs.tls_authority: none cannot be read"),
     ('[http]\ncors_origins = ["*"]', "config.toml:2: http.cors_origins: write origins, scheme and host and nothing behind"),
     ('[http]\ncors_origins = ["null"]', "config.toml:2: http.cors_origins: write origins"),
     ('[http]\ncors_origins = ["https://a/b"]', "config.toml:2: http.cors_origins: write origins"),

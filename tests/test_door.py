@@ -443,7 +443,7 @@ EC = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 def make_certificate(folder: Path, name: str, *, passphrase: str = "", of: Sequence[str] = EC) -> tuple[Path, Path]:
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
     locked = ["-passout", f"pass:{passphrase}"] if passphrase else ["-nodes"]
-    command = ["openssl", "req", "-x509", "-newkey", *of, "-days", "2", *locked]
+    command = ["openssl", "req", "-x509", "-newkey", *of, "-days", "60", *locked]
     command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     return certificate, key

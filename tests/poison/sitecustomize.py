@@ -8,13 +8,13 @@ from typing import Any
 
 import pipeline.read
 
-_prepare = pipeline.read.prepare
+_score_image = pipeline.read.score_image
 
 
-def prepare(pixels: Any, header: Any, **options: Any) -> Any:
+def score_image(pixels: Any, header: Any, model: Any) -> Any:
     if header.SOPInstanceUID == os.environ["POISONED_UID"]:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _prepare(pixels, header, **options)
+    return _score_image(pixels, header, model)
 
 
-pipeline.read.prepare = prepare
+pipeline.read.score_image = score_image
