@@ -1,12 +1,12 @@
 # Fourview in a container. Build arguments:
 #   BASE         an image with Python 3.11 or later and its venv module
-#   EXTRAS       inference (with torch), or empty: enough for `receive`, `web` and the command line
+#   EXTRAS       inference,openvino (with torch and OpenVINO), or empty: enough for `receive`, `web` and the command line
 #   TORCH_INDEX  where torch comes from; empty: pip's usual index, whose Linux build carries CUDA
 # Run:  docker run -p 11112:11112 -v fourview:/data IMAGE        (config.toml lies in the volume)
 ARG BASE=python:3.12-slim-trixie
 
 FROM ${BASE} AS build
-ARG EXTRAS=inference
+ARG EXTRAS=inference,openvino
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv /opt/fourview

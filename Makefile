@@ -117,5 +117,5 @@ $(STAMP): pyproject.toml | $(BIN)/python
 	  echo '$(TORCH_INDEX) cannot be reached: torch comes from the usual index of pip, which may be a CUDA build of several GB.'; \
 	  $(BIN)/python -m pip install $(foreach package,$(TORCH),'$(package)'); \
 	fi
-	$(BIN)/python -m pip install -e '.[inference,demo,dev]'
+	$(BIN)/python -m pip install -e '.[inference,openvino,demo,dev]'
 	@echo '$(CURDIR)' > $@

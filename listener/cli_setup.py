@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -175,6 +176,31 @@ def model_self_test(card: Path, image: Path) -> None:
         print(write_self_test(card, model_image(image, read_card(card))))
     except OSError as error:
         raise ModelError(f"{card}: the self-test cannot be written ({error.strerror})") from error
+
+
+class EngineName(StrEnum):
+    """What `auto` may mean."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+@model_app.command("engine")
+def model_engine(context: typer.Context, auto: Annotated[EngineName | None, typer.Argument()] = None, reason: Reason = "") -> None:
+    """Say what computes the models of this installation; with `torch` or `openvino`: what [model] engine = "auto" means from now on.
+
+    It counts for processes that start afterwards. Another engine is another identity: what is read again is another run.
+    """
+    engines = parts.open_engines(configuration(context))
+    if auto is not None:
+        before = engines.switch(auto.value, person=getpass.getuser(), why=reason)
+        print(f"auto: {before.auto or 'not settled'} -> {auto.value}; restart every process of every host")
+        return
+    record = engines.record()
+    print(f"auto: {record.auto or 'not settled: the first worker that starts does it'}")
+    for weights, verdict in sorted(record.verdicts.items()):
+        said = "openvino agrees with torch" if verdict.agrees else f"torch reads, openvino is refused: {verdict.reason}"
+        print(printable(f"weights {weights}: {said}"))
 
 
 @model_app.command("demo-weights")

@@ -18,7 +18,7 @@ from listener.fetch import fetch_and_keep
 from listener.serve import CannotServe
 from listener.show import in_words, place_in_words, printable
 from listener.terminal import AsJson, Reason, app, configuration, print_json
-from pipeline.model import load_classifier, read_card
+from pipeline.model import read_card
 from pipeline.orthanc import FetchFailed
 from store.grouping import Release, RequestKind
 from store.listing import Wanted
@@ -236,13 +236,18 @@ def analyse(
 ) -> None:
     """Read files or folders without a server: one result per image. Exit code 1 when an image could not be read."""
     from listener.analyse import analyse_files, text_line
+    from pipeline.engines import load
 
     config = configuration(context) if card is None else None
     card_path = config.model.card if config is not None else card
     assert card_path is not None
     model_card = read_card(card_path)
     allow_untrained = config.model.allow_untrained if config is not None else True
-    classifier = load_classifier(model_card, allow_untrained=allow_untrained, device=config.model.device if config else "auto")
+    engine, device, kept_in = "auto", "auto", None
+    if config is not None:  # as this installation reads, and from where its models lie, if they do
+        engine, device, folder = parts.likely(config, model_card), config.model.device, parts.engines_folder(config)
+        kept_in = folder if folder.is_dir() else None
+    classifier = load(model_card, engine=engine, allow_untrained=allow_untrained, device=device, kept_in=kept_in)
     results = analyse_files(path, model_card, classifier, config.dialect if config is not None else STANDARD, heat_maps=heat_maps)
     if as_json:
         print_json(results)

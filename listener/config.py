@@ -114,7 +114,7 @@ class Study(Table):
 class Model(Table):
     card: FilePath = Path("weights/resnet50.toml")
     allow_untrained: bool = False
-    engine: Literal["auto", "torch"] = "auto"
+    engine: Literal["auto", "torch", "openvino"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

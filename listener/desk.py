@@ -17,7 +17,8 @@ from listener import parts, rules_explained
 from listener import reconcile as accounts
 from listener import status as in_trouble
 from listener.config import Config
-from pipeline.model_card import ModelError, read_card, resolve_engine
+from pipeline.engine_choice import NotSettled
+from pipeline.model_card import ModelError, read_card
 from store.acts import Acts
 from store.archive import Archive
 from store.chores import Chores
@@ -117,7 +118,7 @@ class Desk:
     def explain(self, study_instance_uid: str) -> dict[str, Any]:
         """Why the rules say what they say of a study, and what was decided of it. Raises UnknownStudy."""
         try:
-            replay = parts.open_replay(self._config, self._policy())
+            replay = parts.open_replay(self._config, self._policy_or_likely())
         except ModelError:
             return rules_explained.without_model(study_instance_uid)
         return rules_explained.of_study(self._config, replay.study(study_instance_uid))
@@ -265,6 +266,12 @@ class Desk:
     def _policy(self) -> Callable[[], Policy]:
         return parts.site_policy(self._config)
 
+    def _policy_or_likely(self) -> Policy:
+        try:
+            return self._policy()
+        except NotSettled:
+            return parts.policy(self._config)
+
     @cached_property
     def _archive(self) -> Archive:
         return parts.open_archive(self._config)
@@ -315,7 +322,7 @@ class Desk:
         """The site's model as its card names it; None when the card cannot be used. The weights are not opened."""
         try:
             card = read_card(self._config.model.card)
-            engine = resolve_engine(card, self._config.model.engine)
+            engine = parts.likely(self._config, card)
         except ModelError:
             return None
         names = ("name", "version", "manufacturer", "trained", "profile", "weights_sha256")

@@ -29,6 +29,7 @@ from listener.keys import Refused, Status, check_uids, read_keys, read_meta
 from listener.reference_api import Failed, Outcome, Read
 from listener.streamed import Streamed
 from pipeline.decode import DECODABLE
+from pipeline.engine_choice import NotSettled
 from pipeline.figures import Figures
 from pipeline.model_card import ModelError
 from pipeline.orthanc import FetchFailed, InstanceNotFetched, Trouble, fetch_instance
@@ -241,6 +242,8 @@ class Reader:
             return Failed(status, refused.comment)
         except NotForReading as error:
             return Failed(HTTPStatus.FORBIDDEN, str(error))
+        except NotSettled:
+            return Failed(HTTPStatus.SERVICE_UNAVAILABLE, "no worker has started yet: nothing can be read")
         except ModelError as error:  # of the site's card, or of that which a rule names for its study
             log.error("nothing is read on demand, no model card reason=%r", str(error))  # which names paths
             return Failed(HTTPStatus.SERVICE_UNAVAILABLE, "the model card cannot be used by the web process: `fourview check` says why")

@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from listener.config import Config
-from pipeline.model import ModelCard, check_weights, identity, read_card, resolve_engine
+from pipeline.engine_choice import NotSettled, likely_engine, settled_engine
+from pipeline.model import ModelCard, check_weights, identity, read_card
 from store.accounting import Accounting
 from store.acts import Acts
 from store.alerts import Alerts, Limits
@@ -27,6 +28,7 @@ from store.database import (
     DatabaseAway,
     Engine,
     NoTables,
+    OldSchema,
     database_folder,
     empty_log,
     engine_database,
@@ -36,6 +38,7 @@ from store.database import (
     workflow_engine,
     write_engine,
 )
+from store.engines import EngineRecord, Engines
 from store.epoch import restored
 from store.files import Files
 from store.forget import Forgetting, Forgotten
@@ -314,18 +317,52 @@ def image_kinds(config: Config) -> frozenset[ImageKind]:
     return frozenset(kind for path in paths for kind in read_card(path).image_kinds)
 
 
-def policy(config: Config, path: str = "") -> Policy:
-    """How this site wants its studies treated that the model card at `path` reads; "": the site's card. Raises ModelError."""
+#: What computes a card's model: "torch", "openvino", "simulated"; raises ModelError where that cannot be said.
+EngineOf = Callable[[ModelCard], str]
+
+
+def open_engines(config: Config) -> Engines:
+    """What is settled of engines; raises OldSchema like `open_archive`."""
+    return Engines(_writer(config))
+
+
+def engines_folder(config: Config) -> Path:
+    """Where converted models are kept; whatever is in it can be made again."""
+    return config.store.files / "engines"
+
+
+def settled(config: Config, card: ModelCard) -> str:
+    """The engine of this card as a worker settled it; raises NotSettled where none has yet."""
+    engine = settled_engine(card, config.model.engine, Engines(_reader(config)).record())
+    if engine is None:
+        raise NotSettled(f"which engine computes {card.name} {card.version} is not settled yet: the first worker that starts does it")
+    return engine
+
+
+def likely(config: Config, card: ModelCard) -> str:
+    """The same, and where nothing is settled, or there is no database, what would be tried here."""
+    folder, record = database_folder(config.store.database), EngineRecord()
+    if folder is None or folder.is_dir():  # asking would make the folder
+        with suppress(DatabaseAway, OldSchema):
+            record = Engines(_reader(config)).record()
+    return likely_engine(card, config.model.engine, record)
+
+
+def policy(config: Config, path: str = "", *, engine_of: EngineOf | None = None) -> Policy:
+    """How this site wants its studies treated that the model card at `path` reads; "": the site's card. Raises ModelError.
+
+    `engine_of`: who says what computes a model; without it `likely` does.
+    """
     card = read_card(Path(path) if path else config.model.card)
     return Policy(
         wait_for_retake_seconds=config.study.wait_for_retake_seconds,
         give_up_after_seconds=config.study.give_up_after_seconds,
         when_incomplete=WhenIncomplete(config.study.when_incomplete),
-        model=identity(card, engine=resolve_engine(card, config.model.engine)),
+        model=identity(card, engine=engine_of(card) if engine_of is not None else likely(config, card)),
         image_kinds=frozenset(card.image_kinds),
         exclude_implants=card.implants == "exclude",
         card=path,
-        cards={} if path else _Policies(config),
+        cards={} if path else _Policies(config, engine_of),
         dialect=config.dialect,
         ae_titles={pacs.name: pacs.ae_title for pacs in config.pacs},
         pace=config.pace,
@@ -333,13 +370,14 @@ def policy(config: Config, path: str = "") -> Policy:
 
 
 def site_policy(config: Config, before: Callable[[], Policy] | None = None) -> Callable[[], Policy]:
-    """A function that returns the site's policy, read once, when it is first asked for: what needs no model starts without its card.
-    `before`: the one of the configuration before, whose card is kept."""
+    """A function that returns the site's policy, read once, when it is first asked for: what needs no model starts without its card, and
+    asks again until a worker has settled the engine. `before`: the one of the configuration before, whose card is kept."""
     found: list[Policy] = []
 
     def read() -> Policy:
         if not found:
-            found.append(policy(config) if before is None else with_card_of(before(), policy(config)))
+            mine = policy(config, engine_of=partial(settled, config))
+            found.append(mine if before is None else with_card_of(before(), mine))
         return found[0]
 
     return read
@@ -361,14 +399,15 @@ def changed_at(path: str) -> float:
 class _Policies(Mapping[str, Policy]):
     """The policies for other cards than the site's, each read when it is first asked for, and again when its file was changed."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, engine_of: EngineOf | None) -> None:
         self._config = config
+        self._engine_of = engine_of
         self._read: dict[str, tuple[float, Policy]] = {}
 
     def __getitem__(self, path: str) -> Policy:
         stamp = changed_at(path)
         if self._read.get(path, (None,))[0] != stamp:
-            self._read[path] = (stamp, policy(self._config, path))
+            self._read[path] = (stamp, policy(self._config, path, engine_of=self._engine_of))
         return self._read[path][1]
 
     def __iter__(self) -> Iterator[str]:

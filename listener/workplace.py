@@ -14,9 +14,10 @@ from listener import parts, reconcile
 from listener.config import Config
 from pipeline.chores import Chore
 from pipeline.decode import Decoder
+from pipeline.engines import Models
 from pipeline.figures import Figures
 from pipeline.gate import Gate
-from pipeline.model import load_classifier, read_card
+from pipeline.model import read_card
 from pipeline.upkeep import JANITOR_SECONDS, RETENTION_SECONDS, ROOM_SECONDS, make_room, retire, tidy
 from pipeline.work import Worker
 from pipeline.workshop import LoadedModel, Workshop
@@ -38,6 +39,14 @@ class Workplace:
         self._archive, self._files = parts.open_archive(config), parts.open_files(config)
         self._loaded: dict[str, tuple[float, LoadedModel]] = {}  # by the path of its card: when the card was changed, the model
         process, figures = parts.process_name("work", index), Figures()
+        self._models = Models(  # what is in [model] counts from the start of the process
+            parts.open_engines(config),
+            configured=config.model.engine,
+            device=config.model.device,
+            allow_untrained=config.model.allow_untrained,
+            kept_in=parts.engines_folder(config),
+            process=process,
+        )
         claims = parts.open_claims(config, apart=False)
         self._shop = Workshop(
             archive=self._archive,
@@ -51,7 +60,7 @@ class Workplace:
             process=process,
             life=f"{process}/{life or secrets.token_hex(6)}",
             gate=Gate(config.work.images_at_once),
-            **self._decided(config, parts.policy(config)),
+            **self._decided(config, parts.policy(config, engine_of=self._models.engine_of)),
         )
         ask_for_reconciliation(config)
         url = engine_database(config.store.database)
@@ -59,7 +68,8 @@ class Workplace:
 
     def prepare(self, config: Config) -> Callable[[], None]:
         """What puts another configuration into force for whatever begins from then on. Raises ModelError, DatabaseAway."""
-        shop = replace(self._shop, **self._decided(config, parts.with_card_of(self._shop.policy, parts.policy(config))))
+        site = parts.with_card_of(self._shop.policy, parts.policy(config, engine_of=self._models.engine_of))
+        shop = replace(self._shop, **self._decided(config, site))
 
         def put_into_force() -> None:
             if parts.reconciles(config) is not parts.reconciles(self._config):
@@ -76,13 +86,14 @@ class Workplace:
         def load(path: str) -> LoadedModel:
             changed_at = parts.changed_at(path)
             if path not in self._loaded or self._loaded[path][0] != changed_at:
-                card = read_card(Path(path) if path else config.model.card)
-                classifier = load_classifier(card, allow_untrained=config.model.allow_untrained, device=config.model.device)
-                self._loaded[path] = (changed_at, LoadedModel(identity=site.of(path).model, classifier=classifier, size=card.input_size))
+                identity, card = site.of(path).model, read_card(Path(path) if path else config.model.card)
+                classifier = self._models.load(card, identity.engine)
+                self._loaded[path] = (changed_at, LoadedModel(identity=identity, classifier=classifier, size=card.input_size))
             return self._loaded[path][1]
 
         for path in ("", *sorted({rule.card for rule in config.rules if rule.card})):
             load(path)
+        self._models.forget_compared()
         room = parts.open_retention(config), self._files
         return {
             "policy": site,

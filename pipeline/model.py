@@ -33,7 +33,6 @@ from pipeline.model_card import (
     identity,
     parse_card,
     read_card,
-    resolve_engine,
     weights_bytes,
 )
 from pipeline.self_test import card_with_self_test, grey_of, png, write_unless_identical
@@ -45,19 +44,24 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASSES",
     "PROFILE_REVISIONS",
+    "Augmentation",
     "Classifier",
     "ModelCard",
     "ModelError",
     "Reading",
+    "TorchClassifier",
+    "check_hash",
     "check_weights",
+    "checked",
     "checkpoint_faults",
     "classifier_of",
+    "cuda_is_available",
     "identity",
     "load_classifier",
     "model_input",
     "read_card",
     "read_checkpoint",
-    "resolve_engine",
+    "verified_weights",
     "write_demo_weights",
 ]
 
@@ -122,7 +126,7 @@ def _augmented(grey: npt.NDArray[np.float32], augmentation: Augmentation) -> lis
 
 
 def load_classifier(card: ModelCard, *, allow_untrained: bool, device: str = "auto") -> Classifier:
-    """The card's model, ready to classify. `device`: "auto" (CUDA when there is one), "cpu", "cuda".
+    """The card's model by torch, ready to classify. `device`: "auto" (CUDA when there is one), "cpu", "cuda".
 
     Raises ModelError when the weights are missing, changed, of another architecture or class count, hold code, or are untrained and
     `allow_untrained` is false. The number of threads is the caller's affair.
@@ -130,22 +134,31 @@ def load_classifier(card: ModelCard, *, allow_untrained: bool, device: str = "au
     check_weights(card, allow_untrained=allow_untrained)
     if card.architecture == "simulated":
         return _SimulatedClassifier(card)
+    return classifier_of(card, read_checkpoint(card, verified_weights(card)), device=device)
+
+
+def verified_weights(card: ModelCard) -> bytes:
+    """The weights file; raises ModelError when it cannot be read, or is not the one that the card describes."""
     data = weights_bytes(card)
-    found = hashlib.sha256(data).hexdigest()
+    check_hash(card, hashlib.sha256(data).hexdigest())
+    return data
+
+
+def check_hash(card: ModelCard, found: str) -> None:
+    """Raises ModelError unless `found`, the weights' SHA-256, is the one that the card states."""
     if card.weights_sha256 and found != card.weights_sha256:
         raise ModelError(
             f"{card.weights}: SHA-256 is {found}, the card {card.path.name} says {card.weights_sha256}: not the file that the card "
             "describes. Put the right file there, or write the new hash into the card together with a new version."
         )
-    return classifier_of(card, read_checkpoint(card, data), device=device)
 
 
-def classifier_of(card: ModelCard, state: Mapping[str, Any], *, device: str = "auto") -> Classifier:
+def classifier_of(card: ModelCard, state: Mapping[str, Any], *, device: str = "auto") -> TorchClassifier:
     """The card's network with the tensors of `read_checkpoint`; raises ModelError with every one of `checkpoint_faults`."""
     faults = checkpoint_faults(card, state)
     if faults:
         raise ModelError(f"{card.weights}: " + "; ".join(faults))
-    return _TorchClassifier(card, state, _torch_device(device))
+    return TorchClassifier(card, state, _torch_device(device))
 
 
 def _import_torch() -> Any:
@@ -157,6 +170,11 @@ def _import_torch() -> Any:
     except RuntimeError as error:  # torchvision adds its operators to torch when it is imported
         raise ModelError(f"this torch and this torchvision do not fit each other ({error}): install both anew from one index") from error
     return torch
+
+
+def cuda_is_available() -> bool:
+    """Whether torch finds a CUDA device here; raises ModelError without torch."""
+    return bool(_import_torch().cuda.is_available())
 
 
 def _torch_device(device: str) -> Any:
@@ -251,7 +269,9 @@ def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-class _TorchClassifier:
+class TorchClassifier:
+    """A loaded model that torch computes."""
+
     def __init__(self, card: ModelCard, state: Mapping[str, Any], device: Any) -> None:
         torch = _import_torch()
         with torch.device("meta"):  # the tensors are given: none is made, and no random number drawn
@@ -282,7 +302,7 @@ class _TorchClassifier:
         torch = self._torch
         with torch.inference_mode():
             maps, logits = self._forward(model_input(image, self._card))
-            probabilities = _checked(self._card, torch.softmax(logits, dim=1).double().mean(dim=0).tolist())
+            probabilities = checked(self._card, torch.softmax(logits, dim=1).double().mean(dim=0).tolist())
             best = probabilities.index(max(probabilities))
             # Grad-CAM: all that the class's logit gains at one place, and only gains.
             heat = torch.einsum("k,khw->hw", self._output.weight[best], maps[0]).clamp_min(0)
@@ -292,6 +312,12 @@ class _TorchClassifier:
 
     def classify(self, image: ModelImage) -> tuple[float, ...]:
         return self.read(image).probabilities
+
+    def logits(self, given: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Of one input (1, 3, size, size), which another engine must give too."""
+        with self._torch.inference_mode():
+            logits: npt.NDArray[np.float64] = self._forward(given)[1][0].double().cpu().numpy()
+        return logits
 
 
 class _SimulatedClassifier:
@@ -304,13 +330,14 @@ class _SimulatedClassifier:
         time.sleep(self._card.sleep_seconds)
         sha = hashlib.sha256(np.ascontiguousarray(image.grey).data).digest()
         shares = [1 + int.from_bytes(hashlib.sha256(sha + bytes([index])).digest()[:4], "big") for index in range(len(self._card.classes))]
-        return Reading(_checked(self._card, [share / sum(shares) for share in shares]), None)
+        return Reading(checked(self._card, [share / sum(shares) for share in shares]), None)
 
     def classify(self, image: ModelImage) -> tuple[float, ...]:
         return self.read(image).probabilities
 
 
-def _checked(card: ModelCard, probabilities: list[float]) -> tuple[float, ...]:
+def checked(card: ModelCard, probabilities: list[float]) -> tuple[float, ...]:
+    """They, where they are numbers that sum to 1; raises ModelError where they are not."""
     if not all(map(math.isfinite, probabilities)) or abs(sum(probabilities) - 1) > SUM_TOLERANCE:
         raise ModelError(
             f"{card.name} {card.version} gave no finite numbers for this image: the weights may be damaged or diverged in training"

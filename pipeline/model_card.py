@@ -27,7 +27,6 @@ PROFILES = ("presentation", "reference")
 SELF_TEST_TOLERANCE = 1e-4
 #: Each costs as much as the plain image, and all are in memory at once.
 MOST_ROTATIONS = 8
-_ENGINES = {"resnet50": "torch", "simulated": "simulated"}
 #: How far the sum of probabilities may be from 1.
 SUM_TOLERANCE = 1e-3
 
@@ -305,23 +304,12 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     return complaints
 
 
-def resolve_engine(card: ModelCard, configured: str) -> str:
-    """What computes: "torch" or "simulated". `configured` is the key [model] engine: "auto", or a name that must fit the card."""
-    engine = _ENGINES[card.architecture]
-    if configured not in ("auto", engine):
-        raise ModelError(f'[model] engine = "{configured}" does not run architecture "{card.architecture}"; write "auto" or "{engine}"')
-    return engine
-
-
 #: Profile -> what its numbers are at: goes up with every change of what `pipeline.pixels` computes; it is part of the model's identity.
 PROFILE_REVISIONS: Mapping[str, str] = {"presentation": "2", "reference": "1"}
 
 
 def identity(card: ModelCard, *, engine: str) -> ModelIdentity:
     """Everything of the card that may change a score. Reads the weights file only when the card does not state its hash."""
-    weights_sha256 = card.weights_sha256
-    if card.weights is not None and not weights_sha256:
-        weights_sha256 = hashlib.sha256(weights_bytes(card)).hexdigest()
     options = {
         "architecture": card.architecture,
         "input_size": str(card.input_size),
@@ -334,7 +322,7 @@ def identity(card: ModelCard, *, engine: str) -> ModelIdentity:
     return ModelIdentity(
         name=card.name,
         version=card.version,
-        weights_sha256=weights_sha256,
+        weights_sha256=weights_sha256(card),
         profile=card.profile,
         engine=engine,
         classes=card.classes,
@@ -342,6 +330,21 @@ def identity(card: ModelCard, *, engine: str) -> ModelIdentity:
         trained=card.trained,
         manufacturer=card.manufacturer,
     )
+
+
+def weights_sha256(card: ModelCard) -> str:
+    """As the card states it, else of the file; "" for a card without weights. Raises ModelError when the file cannot be read."""
+    return card.weights_sha256 if card.weights is None or card.weights_sha256 else file_sha256(card)
+
+
+def file_sha256(card: ModelCard) -> str:
+    """Of the weights file of a card that has one; raises ModelError where it cannot be read."""
+    assert card.weights is not None
+    try:
+        with card.weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(card, error) from error
 
 
 def check_weights(card: ModelCard, *, allow_untrained: bool) -> None:
@@ -361,8 +364,12 @@ def weights_bytes(card: ModelCard) -> bytes:
     try:
         return card.weights.read_bytes()
     except OSError as error:
-        raise ModelError(
-            f"{card.weights}: the weights file cannot be read ({error.strerror}). Put the checkpoint there or write its name at weights in "
-            f'{card.path}; `fourview model demo-weights` makes untrained ones: then write card = "weights/resnet50-demo.toml" and '
-            "allow_untrained = true at [model]."
-        ) from error
+        raise _unreadable(card, error) from error
+
+
+def _unreadable(card: ModelCard, error: OSError) -> ModelError:
+    return ModelError(
+        f"{card.weights}: the weights file cannot be read ({error.strerror}). Put the checkpoint there or write its name at weights in "
+        f'{card.path}; `fourview model demo-weights` makes untrained ones: then write card = "weights/resnet50-demo.toml" and '
+        "allow_untrained = true at [model]."
+    )

@@ -64,6 +64,7 @@ class AlertKind(StrEnum):
     IGNORED = "ignored"
     CONFIGURATION = "configuration"
     PACE = "pace"
+    ENGINE = "engine"
 
 
 #: Found by `sender_causes`, the others by `causes`.
@@ -113,6 +114,7 @@ def causes(facts: Facts, limits: Limits, room: Room | None, standing: Collection
         *_long_pauses(facts),
         *_configuration(facts),
         *_behind(facts, limits.pace),
+        *_engine(facts),
     ]
 
 
@@ -239,6 +241,18 @@ def _long_pauses(facts: Facts) -> Iterator[Cause]:
             hours = (facts.now - one["at"]).total_seconds() / 3600
             text = f"{one['what']} has been paused for {hours:.0f} hours by {one['person']}"
             yield Cause(cause=f"paused:{one['what']}", kind=AlertKind.PAUSED, text=text, command=f"fourview resume {one['what']}")
+
+
+def _engine(facts: Facts) -> Iterator[Cause]:
+    if facts.openvino_refused:
+        why = facts.openvino_refused[0]
+        yield Cause(
+            cause="engine:openvino refused",
+            kind=AlertKind.ENGINE,
+            text=f"torch reads instead of OpenVINO, which takes twice as long: {why}",
+            command="fourview model engine",
+            count=len(facts.openvino_refused),
+        )
 
 
 def _configuration(facts: Facts) -> Iterator[Cause]:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from store import pauses, tables
 from store.database import database_now
+from store.engines import read_record
 from store.images import Disposition
 from store.leases import LEASE_SECONDS, Configured
 from store.ledger import DEAD, OWING
@@ -86,6 +87,7 @@ class Facts:
     alerts: tuple[dict[str, Any], ...]  # that stand, or of which somebody is still to be told
     behind_waits_since: datetime | None = None  # the one that waits longest of those that are above it
     behind: tuple[Behind, ...] = ()
+    openvino_refused: tuple[str, ...] = ()  # why, for each model that torch reads instead
 
     def living(self, role: str) -> list[Process]:
         """The processes of a role that live."""
@@ -166,6 +168,7 @@ class Condition:
                 alerts=_alerts(connection),
                 behind_waits_since=behind_since,
                 behind=_behind(connection, now),
+                openvino_refused=tuple(one.reason for one in read_record(connection).verdicts.values() if not one.agrees),
             )
 
     def processes(self) -> tuple[Process, ...]:

@@ -181,7 +181,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine
         names = ", ".join(table.name for table in metadata.sorted_tables if table.name != "installation")
         with made.begin() as connection:
             connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
-            connection.exec_driver_sql("DELETE FROM installation WHERE name = 'epoch'")
+            connection.exec_driver_sql("DELETE FROM installation WHERE name NOT IN ('device_uid', 'serial_number', 'secret')")
         yield made
         return
     shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "fourview.db")

@@ -40,7 +40,7 @@ esac
 """
 
 
-INSTALL = "-m pip install -e .[inference,demo,dev]"
+INSTALL = "-m pip install -e .[inference,openvino,demo,dev]"
 
 
 class Checkout:

@@ -21,6 +21,7 @@ import torchvision
 
 from pipeline import model as model_module
 from pipeline import model_card
+from pipeline.engine_choice import settled_engine
 from pipeline.model import (
     CLASSES,
     ModelCard,
@@ -29,11 +30,11 @@ from pipeline.model import (
     load_classifier,
     model_input,
     read_card,
-    resolve_engine,
     write_demo_weights,
 )
 from pipeline.model_card import Augmentation
 from pipeline.pixels import PROFILES, ModelImage, prepare
+from store.engines import EngineRecord
 from store.study import ImageKind, View
 from tests.mammograms_made import breast_pixels, mammogram
 from tests.orthanc_process import OrthancProcess
@@ -209,12 +210,6 @@ def test_the_identity_has_the_files_hash_when_the_card_has_none(demo: ModelCard)
     assert identity(replace(demo, weights_sha256=""), engine="torch").weights_sha256 == demo.weights_sha256
 
 
-def test_the_engine_fits_the_architecture(demo: ModelCard) -> None:
-    assert resolve_engine(demo, "auto") == resolve_engine(demo, "torch") == "torch"
-    with pytest.raises(ModelError, match='write "auto" or "torch"'):
-        resolve_engine(demo, "simulated")
-
-
 # ---- checkpoints ----
 
 
@@ -381,8 +376,9 @@ def test_a_missing_cuda_device_is_named(demo: ModelCard, monkeypatch: pytest.Mon
 
 def test_cards_are_read_without_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.model import *; card = read_card(Path('weights/resnet50.toml'));"
-        "resolve_engine(card, 'auto'); print(*({'torch', 'torchvision', 'scipy', 'skimage', 'PIL'} & set(sys.modules)))"
+        "import sys; from pathlib import Path; from pipeline.model import *; from pipeline.engine_choice import *;"
+        "likely_engine(read_card(Path('weights/resnet50.toml')), 'torch', EngineRecord());"
+        "print(*({'torch', 'torchvision', 'openvino', 'scipy', 'skimage', 'PIL'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.split() == []
@@ -514,7 +510,9 @@ def test_the_simulated_model_reads_the_images_hash(tmp_path: Path, monkeypatch: 
     slept: list[float] = []
     monkeypatch.setattr(model_module.time, "sleep", slept.append)
     card = simulated(tmp_path)
-    assert resolve_engine(card, "auto") == "simulated"
+    assert settled_engine(card, "auto", EngineRecord()) == "simulated"
+    with pytest.raises(ModelError, match='write "auto"'):
+        settled_engine(card, "torch", EngineRecord())
     assert identity(card, engine="simulated").engine == "simulated"
     classifier = load_classifier(card, allow_untrained=True)
     first, again, other = (classifier.classify(grey(seed)) for seed in (0, 0, 1))

@@ -629,9 +629,9 @@ def test_what_the_web_process_was_before_does_not_pile_up(file: Path, monkeypatc
         web.prepare(load(file, {}))()
     asked, of = [], parts.policy
 
-    def policy(config: Config) -> Policy:
+    def policy(config: Config, **how: Any) -> Policy:
         asked.append(config.study.wait_for_retake_seconds)
-        return of(config)
+        return of(config, **how)
 
     monkeypatch.setattr(parts, "policy", policy)
     assert web._made.policy().wait_for_retake_seconds == 3 and sorted(asked) == [3, 60]

@@ -1,4 +1,4 @@
-"""Imports go one way, each library has one room, the doors start without torch, and the project needs nothing that is not in it."""
+"""Imports go one way, each library has one room, the doors start without an engine, and the project needs nothing that is not in it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ HOMES = {
     "torch": ["pipeline/model.py"],
     "torchvision": ["pipeline/model.py"],
     "safetensors": ["pipeline/model.py"],
+    "openvino": ["pipeline/openvino_engine.py"],
     "pynetdicom": ["listener/scp.py", "listener/guard.py", "listener/standin.py", "pipeline/send.py"],
     "dbos": ["pipeline/work.py"],
     "sqlalchemy": ["store/*"],
@@ -71,16 +72,17 @@ def test_a_library_has_one_room(library: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["listener.scp", "listener.web", "listener.cli", "pipeline.work"])
-def test_the_doors_start_without_torch(module: str) -> None:
-    """A receiver is small and starts at once; the worker imports torch only with a model that needs it."""
-    program = f"import sys, {module}; print([name for name in ('torch', 'torchvision') if name in sys.modules])"
+def test_the_doors_start_without_an_engine(module: str) -> None:
+    """A receiver is small and starts at once; the worker imports an engine only with a model that needs it."""
+    program = f"import sys, {module}; print([name for name in ('torch', 'torchvision', 'openvino') if name in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "[]"
 
 
 def test_the_decoding_child_imports_neither_torch_nor_a_database() -> None:
-    program = "import sys, pipeline.decode; print(sorted({'torch', 'sqlalchemy', 'dbos', 'pynetdicom', 'fastapi'} & set(sys.modules)))"
+    heavy = ("torch", "openvino", "sqlalchemy", "dbos", "pynetdicom", "fastapi")
+    program = f"import sys, pipeline.decode; print(sorted(set({heavy}) & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "[]"
