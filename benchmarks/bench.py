@@ -70,7 +70,7 @@ def _measured(source: Source, folder: Path, *, quick: bool) -> list[Row]:
     may_take = source.quick_seconds if quick else source.seconds
     command = [sys.executable, str(FOLDER / f"{source.name}.py"), "--json", str(output), *(["--quick"] if quick else [])]
     print(f"{source.name} ({may_take:.0f} s) ...", file=sys.stderr, flush=True)
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "tests")))}
     limit = PATIENCE * may_take + 60
     process = subprocess.Popen(command, stdout=sys.stderr, env=environment, start_new_session=True)  # noqa: S603 - a file of this folder
     try:
