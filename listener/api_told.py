@@ -193,7 +193,6 @@ class ResultObject(BaseModel):
     sop_instance_uid: str
     series_instance_uid: str
     file_name: str
-    png_file: str | None
     sha256: str
     size_bytes: int
 

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
@@ -172,8 +173,8 @@ def _conclude(shop: Workshop, study_instance_uid: str) -> None:
     try:
         number = shop.archive.save_version(study_instance_uid, reading, new)
     except UnknownStudy:
-        for name in (name for one in objects for name in (one.file_name, one.png_file) if name is not None):
-            shop.files.remove(name)
+        for one in objects:
+            shop.files.remove(one.file_name)
         raise
     seconds = time.monotonic() - started
     shop.figures.took("stage_seconds", "report", seconds)
@@ -185,45 +186,49 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
     """Build SR and page, write them to the spool, and say where each goes; the notes say what is not sent, and why."""
     current = reading.current
     predecessors = dict(current.objects) if current else {}
-    built = report.build(
-        report.Report(
-            study_instance_uid=reading.study_instance_uid,
-            views=tuple(_reported(shop, read) for read in reading.views),
-            missing=reading.missing,
-            outcome=reading.outcome,
-            losers=reading.losers,
-            warnings=reading.warnings,
-            model=reading.model,
-            version_number=reading.number,
-            created_at=reading.now,
-            cause=object_cause(cause, reading.predecessor_uids, reading.epoch),
-            predecessors=predecessors,
-            installation=shop.installation,
-            replaces_at=current.created_at if current else None,
-        )
+    made = report.Report(
+        study_instance_uid=reading.study_instance_uid,
+        views=tuple(_reported(shop, read) for read in reading.views),
+        missing=reading.missing,
+        outcome=reading.outcome,
+        losers=reading.losers,
+        warnings=reading.warnings,
+        model=reading.model,
+        version_number=reading.number,
+        created_at=reading.now,
+        cause=object_cause(cause, reading.predecessor_uids, reading.epoch),
+        predecessors=predecessors,
+        installation=shop.installation,
+        replaces_at=current.created_at if current else None,
     )
     destinations, notes = _destinations(shop, reading)
-    objects = []
-    names = iter(shop.files.write_all(*(data for one in built for data in (one.data, one.png))))
-    for one in built:
-        file_name = next(names)
-        assert file_name is not None, "only pictures may be missing"
-        objects.append(
-            NewObject(
-                kind=one.kind,
-                sop_instance_uid=str(one.ds.SOPInstanceUID),
-                series_instance_uid=str(one.ds.SeriesInstanceUID),
-                sop_class_uid=str(one.ds.SOPClassUID),
-                transfer_syntax_uid=str(one.ds.file_meta.TransferSyntaxUID),
-                file_name=file_name,
-                png_file=next(names),
-                sha256=hashlib.sha256(one.data).hexdigest(),
-                size_bytes=len(one.data),
-                header=header_json(one.ds),
-                destinations=tuple(pacs.name for pacs in destinations if one.kind in pacs.results),
-            )
-        )
-    return tuple(objects), notes
+    # Side by side: while the page is drawn, hashed and synced, which needs no interpreter, the report is written.
+    with ThreadPoolExecutor(2 * len(report.KINDS)) as threads:
+        writing = [threads.submit(_write_object, shop, made, kind, destinations, threads) for kind in report.KINDS]
+    if any(one.exception() for one in writing):
+        for one in writing:
+            if one.exception() is None:
+                shop.files.remove(one.result().file_name)
+    return tuple(one.result() for one in writing), notes
+
+
+def _write_object(shop: Workshop, made: report.Report, kind: str, destinations: Sequence[Pacs], threads: Executor) -> NewObject:
+    built = report.build_one(made, kind)
+    sha256 = threads.submit(lambda: hashlib.sha256(built.data).hexdigest())
+    header = header_json(built.ds)
+    file_name = shop.files.write(built.data)  # last of what may fail: nothing is left behind
+    return NewObject(
+        kind=kind,
+        sop_instance_uid=str(built.ds.SOPInstanceUID),
+        series_instance_uid=str(built.ds.SeriesInstanceUID),
+        sop_class_uid=str(built.ds.SOPClassUID),
+        transfer_syntax_uid=str(built.ds.file_meta.TransferSyntaxUID),
+        file_name=file_name,
+        sha256=sha256.result(),
+        size_bytes=len(built.data),
+        header=header,
+        destinations=tuple(pacs.name for pacs in destinations if kind in pacs.results),
+    )
 
 
 def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[str, ...]]:

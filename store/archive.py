@@ -104,7 +104,6 @@ class NewObject:
     sop_class_uid: str
     transfer_syntax_uid: str
     file_name: str
-    png_file: str | None
     sha256: str
     size_bytes: int
     header: Mapping[str, Any]

@@ -105,7 +105,7 @@ class Search:
                 scores.setdefault(score.instance_id, []).append(_score(score))
             objects: dict[int, list[dict[str, Any]]] = {}
             for one in rows(tables.result_object, tables.result_object.c.kind):
-                names = ("kind", "sop_instance_uid", "series_instance_uid", "file_name", "png_file", "sha256", "size_bytes")
+                names = ("kind", "sop_instance_uid", "series_instance_uid", "file_name", "sha256", "size_bytes")
                 objects.setdefault(one.version_id, []).append(_picked(one, names))
             runs = {one.id: one for one in rows(tables.run, tables.run.c.created_at)}
             versions = rows(tables.version, tables.version.c.number)

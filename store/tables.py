@@ -306,7 +306,7 @@ result_object = sa.Table(
     sa.Column("transfer_syntax_uid", _UID, nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),  # sr | page
     sa.Column("file_name", sa.String(64), nullable=False),
-    sa.Column("png_file", sa.String(64)),
+    sa.Column("png_file", sa.String(64)),  # the page once more: versions that were made before say where
     sa.Column("sha256", _HASH, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("header", sa.JSON, nullable=False),  # DICOM JSON model (PS3.18 F) without pixel data

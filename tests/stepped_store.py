@@ -361,7 +361,6 @@ def _object(kind: str, reading: Reading, cause: str, carries: Sequence[str]) -> 
         sop_class_uid=str(ds.SOPClassUID),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         file_name=f"bb/{digest(cause, kind)[:30]}",
-        png_file=None,
         sha256=digest(cause, kind),
         size_bytes=1,
         header=header_json(ds),

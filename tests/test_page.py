@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from mammograms_made import mammogram
-from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from reports_made import (
@@ -48,8 +47,6 @@ def page_of(verified: Verified) -> Callable[[Report], tuple[Dataset, Picture]]:
         one = build(report)[1]
         verified(one.data)
         ds = dcmread(BytesIO(one.data))
-        assert one.png is not None
-        assert np.array_equal(np.asarray(Image.open(BytesIO(one.png))), ds.pixel_array), "the PNG is the same picture"
         return ds, ds.pixel_array
 
     return run

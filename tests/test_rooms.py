@@ -29,7 +29,6 @@ HOMES = {
     "dbos": ["pipeline/work.py"],
     "sqlalchemy": ["store/*"],
     "alembic": ["store/upgrade.py", "store/migrations/*"],
-    "highdicom": ["pipeline/report/*"],
     "fastapi": ["listener/*"],
     "jinja2": ["listener/pages.py"],
     "markupsafe": ["listener/pages.py"],

@@ -531,3 +531,15 @@ def test_an_implant_is_said_once_in_each_language(read_back: Callable[[Report], 
     assert [line for line in comments(read_back(made_report(implanted, warnings=warnings))) if "implant" in line] == list(warnings)
     korean = comments(read_back(made_report(implanted, warnings=warnings, installation=KOREAN)))
     assert [line for line in korean if "implant" in line or "보형물" in line] == ["L-CC: 유방 보형물이 있음"]
+
+
+@pytest.mark.parametrize("name", ["revised", "failed view", "implant", "withdrawn, Korean"])
+def test_the_content_is_encoded_as_pydicom_would_encode_it(name: str) -> None:
+    """Every value is read and written anew: elements that were out of order or of a wrong length would show."""
+    built = built_variant(name)[1][0]
+    ds = dcmread(BytesIO(built.data))
+    ds.walk(lambda item, element: element.value)
+    ds.set_original_encoding(None, None, None)
+    again = BytesIO()
+    ds.save_as(again, enforce_file_format=True)
+    assert again.getvalue() == built.data

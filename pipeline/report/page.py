@@ -7,7 +7,8 @@ page that says so and shows nothing else. No name is burned in. Heat maps, where
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -65,15 +66,9 @@ CLASS_COLOURS: dict[str, Colour] = {
 OTHER_CLASS_COLOUR: Colour = (122, 176, 240)
 
 
-def build_page(report: Report) -> tuple[Dataset, bytes]:
-    """The page of `report` as a data set with file meta information, and the same picture as PNG."""
+def build_page(report: Report) -> Dataset:
+    """The page of `report` as a data set with file meta information."""
     picture = draw(report)
-    png = BytesIO()
-    picture.save(png, format="PNG", compress_level=3)
-    return _secondary_capture(report, picture), png.getvalue()
-
-
-def _secondary_capture(report: Report, picture: Image.Image) -> Dataset:
     ds = header.identification(report)
     header.complete(ds, report, kind="page", sop_class_uid=SecondaryCaptureImageStorage)
     ds.Modality = "OT"  # MG would be routed back to us and hung as a fifth view
@@ -163,10 +158,14 @@ def draw(report: Report) -> Image.Image:
     cell_height = (bottom - top - GAP) // 2
     reported = {one.view: one for one in report.views}
     beside = report.installation.heat_map_on_page and any(one.heat_map is not None for one in report.analysed)
+    room = (_image_width(beside), cell_height)
+    with ThreadPoolExecutor(len(HANGING_ORDER)) as threads:  # Pillow reduces them side by side
+        reduced = dict(zip(reported, threads.map(lambda one: _reduced(one, *room), reported.values()), strict=True))
     for number, view in enumerate(HANGING_ORDER):
         # The places of a side that the result is not about stay empty: a frame or a word there would be read as a statement.
         if view in report.slots:
-            _cell(canvas, view, reported.get(view), top + (number // 2) * (cell_height + GAP), cell_height, heat_maps=beside)
+            place = top + (number // 2) * (cell_height + GAP), cell_height
+            _cell(canvas, view, reported.get(view), reduced.get(view), *place, heat_maps=beside)
     _footer(canvas)
     meaningless = words.meaningless(report.model)
     if meaningless:
@@ -251,25 +250,36 @@ def _footer(canvas: _Canvas) -> None:
     canvas.text(WIDTH / 2, HEIGHT - 24, f"{words.not_reviewed} {words.uncalibrated}", 26, GREY, anchor="ms")
 
 
-def _cell(canvas: _Canvas, view: View, reported: ReportedView | None, top: int, height: int, *, heat_maps: bool) -> None:
+def _image_width(heat_maps: bool) -> int:
+    return WIDTH // 2 - PANEL_WIDTH - GAP // 2 - (HEAT_MAP_WIDTH if heat_maps else 0)
+
+
+def _reduced(reported: ReportedView, columns: int, rows: int) -> Image.Image | None:
+    """The view as it is hung, as large as fits; None when it has no picture."""
+    if reported.picture is None:
+        return None
+    picture = as_hung(reported.picture, reported.view, reported.header)
+    return Image.fromarray(picture).resize(_within(picture, columns, rows), Image.Resampling.LANCZOS)
+
+
+def _cell(
+    canvas: _Canvas, view: View, reported: ReportedView | None, reduced: Image.Image | None, top: int, height: int, *, heat_maps: bool
+) -> None:
     """One quarter: the view at the page's middle line with the chest wall towards it, its panel at the page's edge."""
     right = view.laterality == "R"
     panel_x = 0 if right else WIDTH - PANEL_WIDTH
     beside = HEAT_MAP_WIDTH if heat_maps else 0
-    image_width = WIDTH // 2 - PANEL_WIDTH - GAP // 2 - beside
+    image_width = _image_width(heat_maps)
     image_x = PANEL_WIDTH + beside if right else WIDTH // 2 + GAP // 2
     canvas.box(image_x, top, image_width, height, BLACK)
     canvas.box(panel_x, top, PANEL_WIDTH, height, PANEL)
-    if reported is None or reported.picture is None:
+    if reported is None or reduced is None:
         words = canvas.words.no_picture if reported else canvas.words.no_image
         canvas.frame(image_x + 24, top + 24, image_width - 48, height - 48, TRACK)
         canvas.text(image_x + image_width / 2, top + height / 2, words, 34, GREY, anchor="ms")
     else:
-        picture = as_hung(reported.picture, view, reported.header)
-        size = _within(picture, image_width, height)
-        reduced = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
-        x = image_x + image_width - size[0] if right else image_x
-        canvas.image.paste(reduced.convert("RGB"), (x, top + (height - size[1]) // 2))
+        x = image_x + image_width - reduced.width if right else image_x
+        canvas.image.paste(reduced.convert("RGB"), (x, top + (height - reduced.height) // 2))
         if beside:
             _heat_map(canvas, view, reported, PANEL_WIDTH if right else WIDTH - PANEL_WIDTH - beside, top)
     _panel(canvas, view, reported, panel_x + PANEL_MARGIN, top, height)
@@ -384,12 +394,15 @@ def _bar(canvas: _Canvas, class_name: str, probability: float, x: int, y: int, r
 
 def _across(image: Image.Image, text: str, top: int, bottom: int) -> None:
     """`text` from the lower left to the upper right over all four views, light enough to see through and impossible to overlook."""
-    height = bottom - top
+    turned = _slanted(text, bottom - top)
+    image.paste((255, 255, 255), ((WIDTH - turned.width) // 2, top + (bottom - top - turned.height) // 2), turned)
+
+
+@lru_cache(maxsize=8)  # the pages of a day say the same under notes of a few lengths
+def _slanted(text: str, height: int) -> Image.Image:
     length = int(np.hypot(WIDTH, height) * 0.92)
     size = min(MOST_ACROSS_SIZE, int(100 * length * 0.98 / width(text, 100, bold=True)))
     strip = Image.new("L", (length, size * 2), 0)
     ImageDraw.Draw(strip).text((length / 2, size), drawable(text), font=font(size, bold=True), fill=255, anchor="mm")
-    angle = float(np.degrees(np.arctan2(height, WIDTH)))
-    turned = strip.rotate(angle, resample=Image.Resampling.BICUBIC, expand=True)
-    place = ((WIDTH - turned.width) // 2, top + (height - turned.height) // 2)
-    image.paste(Image.new("RGB", turned.size, (255, 255, 255)), place, turned.point([value * 105 // 255 for value in range(256)]))
+    turned = strip.rotate(float(np.degrees(np.arctan2(height, WIDTH))), resample=Image.Resampling.BICUBIC, expand=True)
+    return turned.point([value * 105 // 255 for value in range(256)])

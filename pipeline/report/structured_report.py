@@ -7,19 +7,27 @@ says what was computed ("AI highest-scoring class: Mass"); the SNOMED CT code of
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from highdicom import sr
-from highdicom.sr import CodedConcept, RelationshipTypeValues
-from highdicom.sr.value_types import ContentItem
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import ComprehensiveSRStorage, DigitalMammographyXRayImageStorageForPresentation
+from pydicom.uid import ComprehensiveSRStorage
 
 from pipeline import wording
 from pipeline.report import header, uids
+from pipeline.report.content import (
+    Code,
+    Relationship,
+    code_item,
+    container_item,
+    image_item,
+    num_item,
+    polyline_item,
+    put_content,
+    text_item,
+    uid_item,
+)
 from pipeline.report.remarks import remarks
 from pipeline.report.values import Report, ReportedView
 from store.study import Outcome, Scores, digest
@@ -46,30 +54,28 @@ CLASS_CODES = {
     wording.NORMAL_CLASS: ClassCode("NORMAL"),
 }
 
-BREAST = CodedConcept("76752008", "SCT", "Breast")
-LATERALITY = {"L": CodedConcept("7771000", "SCT", "Left"), "R": CodedConcept("24028007", "SCT", "Right")}
+BREAST = Code("76752008", "SCT", "Breast")
+LATERALITY = {"L": Code("7771000", "SCT", "Left"), "R": Code("24028007", "SCT", "Right")}
 #: PS3.16 CID 4014.
-VIEW_POSITION = {"CC": CodedConcept("399162004", "SCT", "cranio-caudal"), "MLO": CodedConcept("399368009", "SCT", "medio-lateral oblique")}
+VIEW_POSITION = {"CC": Code("399162004", "SCT", "cranio-caudal"), "MLO": Code("399368009", "SCT", "medio-lateral oblique")}
 #: PS3.16 CID 4015, by the labels of `ViewEvidence.modifiers` that may stand in a slot.
 VIEW_MODIFIERS = {
-    "ID": CodedConcept("399209000", "SCT", "Implant Displaced"),
-    "NP": CodedConcept("442581004", "SCT", "Nipple in profile"),
-    "AC": CodedConcept("441752004", "SCT", "Anterior compression"),
-    "IMF": CodedConcept("442593008", "SCT", "Infra-mammary fold"),
+    "ID": Code("399209000", "SCT", "Implant Displaced"),
+    "NP": Code("442581004", "SCT", "Nipple in profile"),
+    "AC": Code("441752004", "SCT", "Anterior compression"),
+    "IMF": Code("442593008", "SCT", "Infra-mammary fold"),
 }
 
-PROCEDURE_REPORTED = CodedConcept("121058", "DCM", "Procedure reported")
-FINDING = CodedConcept("121071", "DCM", "Finding")
-ASSOCIATED_FINDING = CodedConcept("246090004", "SCT", "Associated finding")
-CERTAINTY = CodedConcept("111012", "DCM", "Certainty of Finding")
-NAME_MEANS = CodedConcept("121050", "DCM", "Equivalent Meaning of Concept Name")
-COMMENT = CodedConcept("121106", "DCM", "Comment")
-PERCENT = CodedConcept("%", "UCUM", "Percent")
-PIXELS = CodedConcept("{pixels}", "UCUM", "Pixels")
-MILLIMETRE = CodedConcept("mm", "UCUM", "millimeter")
-
-#: highdicom looks SOP Classes up and raises at those it does not know: it is told this one, and the images' own are put back.
-STAND_IN = DigitalMammographyXRayImageStorageForPresentation
+LANGUAGE = Code("121049", "DCM", "Language of Content Item and Descendants")
+PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
+FINDING = Code("121071", "DCM", "Finding")
+ASSOCIATED_FINDING = Code("246090004", "SCT", "Associated finding")
+CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
+NAME_MEANS = Code("121050", "DCM", "Equivalent Meaning of Concept Name")
+COMMENT = Code("121106", "DCM", "Comment")
+PERCENT = Code("%", "UCUM", "Percent")
+PIXELS = Code("{pixels}", "UCUM", "Pixels")
+MILLIMETRE = Code("mm", "UCUM", "millimeter")
 
 
 def class_code(class_name: str) -> ClassCode:
@@ -77,47 +83,41 @@ def class_code(class_name: str) -> ClassCode:
     return CLASS_CODES.get(class_name) or ClassCode(digest("class", class_name)[:10].upper())
 
 
-def _private(prefix: str, class_name: str, meaning: str) -> CodedConcept:
-    return CodedConcept(f"{prefix}-{class_code(class_name).stem}", PRIVATE_SCHEME, meaning.replace("\\", "/")[:64].strip())
+def _private(prefix: str, class_name: str, meaning: str) -> Code:
+    return Code(f"{prefix}-{class_code(class_name).stem}", PRIVATE_SCHEME, meaning.replace("\\", "/")[:64].strip())
 
 
-def _named_after(class_name: str) -> list[sr.CodeContentItem]:
+def _named_after(class_name: str) -> list[bytes]:
     return [
-        sr.CodeContentItem(ASSOCIATED_FINDING, CodedConcept(value, "SCT", meaning), RelationshipTypeValues.HAS_CONCEPT_MOD)
+        code_item(Relationship.HAS_CONCEPT_MOD, ASSOCIATED_FINDING, Code(value, "SCT", meaning))
         for value, meaning in class_code(class_name).named_after
     ]
 
 
-def _children(item: Dataset, *children: ContentItem) -> None:
-    """Appends `children` below the content item `item`."""
-    item.ContentSequence = sr.ContentSequence([*item.get("ContentSequence", []), *children])
-
-
 def build_structured_report(report: Report) -> Dataset:
     """The SR of `report`, which has scores or is withdrawn, with file meta information."""
-    # highdicom logs names that it finds odd: it gets no patient data at all, `identification` is laid over its object afterwards.
-    ds: Dataset = sr.ComprehensiveSR(
-        evidence=[_evidence(report, reported) for reported in _referenced(report)],
-        content=_content(report),
-        series_instance_uid=uids.series_instance_uid("sr", report.study_instance_uid, report.model),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=uids.sop_instance_uid("sr", report.cause),
-        instance_number=report.version_number,
-        manufacturer=header.PRODUCT,
-        # Everything that was expected is said: never true of a report that says nothing any more.
-        is_complete=report.outcome in (Outcome.COMPLETE, Outcome.UNILATERAL) and not report.failed,
-        is_final=False,
-        is_verified=False,
-        previous_versions=_previous_versions(report) or None,
-        specific_character_set="ISO_IR 192",
-    )
-    ds.update(header.identification(report))
+    ds = header.identification(report)
     header.complete(ds, report, kind="sr", sop_class_uid=ComprehensiveSRStorage)
+    ds.Modality = "SR"
+    ds.SeriesNumber = SERIES_NUMBER
+    ds.InstanceNumber = report.version_number
+    ds.ReferencedPerformedProcedureStepSequence = []
+    ds.PerformedProcedureCodeSequence = []
+    ds.CurrentRequestedProcedureEvidenceSequence = [_evidence(report)]
+    # Everything that was expected is said: never true of a report that says nothing any more.
+    whole = report.outcome in (Outcome.COMPLETE, Outcome.UNILATERAL) and not report.failed
+    ds.CompletionFlag = "COMPLETE" if whole else "PARTIAL"
     ds.CompletionFlagDescription = _completion(report)[:64]
-    _put_back_sop_classes(ds, report)
+    ds.VerificationFlag = "UNVERIFIED"
+    ds.PreliminaryFlag = "PRELIMINARY"
+    predecessor = report.predecessors.get("sr")
+    if predecessor is not None:
+        reference = _reference(predecessor.sop_class_uid, predecessor.sop_instance_uid)
+        ds.PredecessorDocumentsSequence = [_in_study(report, [(predecessor.series_instance_uid, [reference])])]
     request = _referenced_request(report)
     if request is not None:
         ds.ReferencedRequestSequence = [request]
+    _put_content(ds, report)
     return ds
 
 
@@ -126,39 +126,37 @@ def _referenced(report: Report) -> tuple[ReportedView, ...]:
     return report.views if report.withdrawn else report.analysed
 
 
-def _put_back_sop_classes(ds: Dataset, report: Report) -> None:
-    """Names the images' own SOP Classes wherever an image is referenced."""
-    classes = {header.uid_of(image, "SOPInstanceUID"): header.uid_of(image, "SOPClassUID") for image in report.headers}
-
-    def put_back(item: Dataset, element: DataElement) -> None:
-        if element.keyword == "ReferencedSOPInstanceUID" and element.value in classes:
-            item.ReferencedSOPClassUID = classes[element.value]
-
-    ds.walk(put_back)
+def _evidence(report: Report) -> Dataset:
+    """PS3.3 C.17.2.3, the item of Current Requested Procedure Evidence Sequence: every image that the content names."""
+    series: dict[str, list[Dataset]] = {}
+    for reported in _referenced(report):
+        series.setdefault(header.uid_of(reported.header, "SeriesInstanceUID"), []).append(_reference(*_image(reported)))
+    return _in_study(report, series.items())
 
 
-def _evidence(report: Report, reported: ReportedView) -> Dataset:
-    ds = Dataset()
-    ds.SOPClassUID = STAND_IN
-    ds.SOPInstanceUID = header.uid_of(reported.header, "SOPInstanceUID")
-    ds.StudyInstanceUID = report.study_instance_uid
-    ds.SeriesInstanceUID = header.uid_of(reported.header, "SeriesInstanceUID")
-    for keyword in header.TYPE_2:
-        setattr(ds, keyword, None)
-    ds.PatientBirthDate = ""
-    return ds
+def _in_study(report: Report, series: Iterable[tuple[str, list[Dataset]]]) -> Dataset:
+    """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1): instances of this study, by series."""
+    item = Dataset()
+    item.StudyInstanceUID = report.study_instance_uid
+    item.ReferencedSeriesSequence = []
+    for series_instance_uid, references in series:
+        one = Dataset()
+        one.SeriesInstanceUID = series_instance_uid
+        one.ReferencedSOPSequence = references
+        item.ReferencedSeriesSequence.append(one)
+    return item
 
 
-def _previous_versions(report: Report) -> list[Dataset]:
-    predecessor = report.predecessors.get("sr")
-    if predecessor is None:
-        return []
-    ds = Dataset()
-    ds.StudyInstanceUID = report.study_instance_uid
-    ds.SeriesInstanceUID = predecessor.series_instance_uid
-    ds.SOPClassUID = predecessor.sop_class_uid
-    ds.SOPInstanceUID = predecessor.sop_instance_uid
-    return [ds]
+def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class_uid
+    item.ReferencedSOPInstanceUID = sop_instance_uid
+    return item
+
+
+def _image(reported: ReportedView) -> tuple[str, str]:
+    """SOP Class UID and SOP Instance UID."""
+    return header.uid_of(reported.header, "SOPClassUID"), header.uid_of(reported.header, "SOPInstanceUID")
 
 
 def _completion(report: Report) -> str:
@@ -184,157 +182,156 @@ def _referenced_request(report: Report) -> Dataset | None:
     return item
 
 
-def _content(report: Report) -> Dataset:
+def _put_content(ds: Dataset, report: Report) -> None:
     """The root container, TID 1500."""
-    installation = report.installation
+    template = Dataset()
+    template.MappingResource, template.TemplateIdentifier = "DCMR", "1500"
+    ds.ValueType = "CONTAINER"
+    ds.ConceptNameCodeSequence = [header.code_item("126000", "DCM", "Imaging Measurement Report")]
+    ds.ContinuityOfContent = "CONTINUOUS"
+    ds.ContentTemplateSequence = [template]
     tag, name = report.words.code
-    observer = sr.ObserverContext(
-        observer_type=CodedConcept("121007", "DCM", "Device"),
-        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=installation.device_uid,
-            name=installation.ae_title,
-            manufacturer_name=header.PRODUCT,
-            model_name=header.PRODUCT,
-            serial_number=installation.serial_number,
-        ),
-    )
-    # By hand: highdicom's root refuses to be without groups, as a withdrawn report is.
-    root = sr.ContainerContentItem(CodedConcept("126000", "DCM", "Imaging Measurement Report"), template_id="1500")
-    _children(
-        root,
-        *sr.LanguageOfContentItemAndDescendants(CodedConcept(tag, "RFC5646", name)),
-        *sr.ObservationContext(observer_device_context=observer),
-        sr.CodeContentItem(PROCEDURE_REPORTED, _procedure_reported(report), RelationshipTypeValues.HAS_CONCEPT_MOD),
+    items = (
+        code_item(Relationship.HAS_CONCEPT_MOD, LANGUAGE, Code(tag, "RFC5646", name)),
+        *_observer(report),
+        code_item(Relationship.HAS_CONCEPT_MOD, PROCEDURE_REPORTED, _procedure_reported(report)),
         _image_library(report),
         _imaging_measurements(report),
         _remarks(report),
     )
-    return root
+    put_content(ds, items)
 
 
-def _imaging_measurements(report: Report) -> sr.ContainerContentItem:
+def _observer(report: Report) -> list[bytes]:
+    """TID 1002 and 1004: this device."""
+    context, installation = Relationship.HAS_OBS_CONTEXT, report.installation
+    said = (
+        (Code("121013", "DCM", "Device Observer Name"), installation.ae_title),
+        (Code("121014", "DCM", "Device Observer Manufacturer"), header.PRODUCT),
+        (Code("121015", "DCM", "Device Observer Model Name"), header.PRODUCT),
+        (Code("121016", "DCM", "Device Observer Serial Number"), installation.serial_number),
+    )
+    return [
+        code_item(context, Code("121005", "DCM", "Observer Type"), Code("121007", "DCM", "Device")),
+        uid_item(context, Code("121012", "DCM", "Device Observer UID"), installation.device_uid),
+        *(text_item(context, name, text) for name, text in said),
+    ]
+
+
+def _imaging_measurements(report: Report) -> bytes:
     """One group per analysed image.
 
     A withdrawn report has this container without a group. TID 1500 would do without the container, but viewers that look into it unasked
     (OHIF does) would stop there; a group without a region and a number would stop them too, and would list a finding where there is none.
     """
-    name = CodedConcept("126010", "DCM", "Imaging Measurements")
-    container = sr.ContainerContentItem(name, relationship_type=RelationshipTypeValues.CONTAINS)
-    groups = [item for reported in report.analysed for item in _measurement_group(report, reported)]
-    if groups:
-        _children(container, *groups)
-    return container
+    groups = [_measurement_group(report, reported) for reported in report.analysed]
+    return container_item(Relationship.CONTAINS, Code("126010", "DCM", "Imaging Measurements"), groups)
 
 
-def _procedure_reported(report: Report) -> CodedConcept:
+def _procedure_reported(report: Report) -> Code:
     code = header.copied_header(report.headers).get("ProcedureCodeSequence")
-    return CodedConcept(*code.split("^")) if code else CodedConcept("43468-8", "LN", "XR unspecified body region")
+    return Code(*code.split("^")) if code else Code("43468-8", "LN", "XR unspecified body region")
 
 
-def _image_library(report: Report) -> sr.ContainerContentItem:
-    """TID 1600, by hand: highdicom's leaves laterality and view out and cannot do without attributes that old images lack."""
-    library = sr.ContainerContentItem(CodedConcept("111028", "DCM", "Image Library"), relationship_type=RelationshipTypeValues.CONTAINS)
-    group = sr.ContainerContentItem(CodedConcept("126200", "DCM", "Image Library Group"), relationship_type=RelationshipTypeValues.CONTAINS)
-    _children(group, *(_library_image(reported) for reported in _referenced(report)))
-    _children(library, group)
-    return library
+def _image_library(report: Report) -> bytes:
+    """TID 1600."""
+    images = [_library_image(reported) for reported in _referenced(report)]
+    group = container_item(Relationship.CONTAINS, Code("126200", "DCM", "Image Library Group"), images)
+    return container_item(Relationship.CONTAINS, Code("111028", "DCM", "Image Library"), [group])
 
 
-def _library_image(reported: ReportedView) -> sr.ImageContentItem:
+def _library_image(reported: ReportedView) -> bytes:
     """TID 1601 with the descriptors of TID 1602 and 1603 that the image has."""
-    context = RelationshipTypeValues.HAS_ACQ_CONTEXT
-    view = reported.view
-    image = sr.ImageContentItem(
-        CodedConcept("121324", "DCM", "Source image"),
-        STAND_IN,
-        header.uid_of(reported.header, "SOPInstanceUID"),
-        relationship_type=RelationshipTypeValues.CONTAINS,
-    )
-    position = sr.CodeContentItem(CodedConcept("111031", "DCM", "Image View"), VIEW_POSITION[view.position], context)
+    context, view = Relationship.HAS_ACQ_CONTEXT, reported.view
     modifiers = [VIEW_MODIFIERS[label] for label in reported.evidence.modifiers if label in VIEW_MODIFIERS]
-    if modifiers:
-        name = CodedConcept("111032", "DCM", "Image View Modifier")
-        _children(position, *(sr.CodeContentItem(name, code, RelationshipTypeValues.HAS_CONCEPT_MOD) for code in modifiers))
-    _children(
-        image,
-        sr.CodeContentItem(CodedConcept("121139", "DCM", "Modality"), CodedConcept("MG", "DCM", "Mammography"), context),
-        sr.CodeContentItem(CodedConcept("123014", "DCM", "Target Region"), BREAST, context),
-        sr.CodeContentItem(CodedConcept("111027", "DCM", "Image Laterality"), LATERALITY[view.laterality], context),
+    modifier = Code("111032", "DCM", "Image View Modifier")
+    return image_item(
+        Relationship.CONTAINS,
+        Code("121324", "DCM", "Source image"),
+        *_image(reported),
+        code_item(context, Code("121139", "DCM", "Modality"), Code("MG", "DCM", "Mammography")),
+        code_item(context, Code("123014", "DCM", "Target Region"), BREAST),
+        code_item(context, Code("111027", "DCM", "Image Laterality"), LATERALITY[view.laterality]),
         *_size(reported.scores),
-        position,
+        code_item(
+            context,
+            Code("111031", "DCM", "Image View"),
+            VIEW_POSITION[view.position],
+            *(code_item(Relationship.HAS_CONCEPT_MOD, modifier, code) for code in modifiers),
+        ),
         *_orientation(reported.header),
         *_spacing(reported.header),
     )
-    return image
 
 
-def _size(scores: Scores | None) -> list[sr.NumContentItem]:
+def _size(scores: Scores | None) -> list[bytes]:
     """Rows and columns of the pixels that were read; nothing where none were."""
     if scores is None:
         return []
-    names = (CodedConcept("110910", "DCM", "Pixel Data Rows"), CodedConcept("110911", "DCM", "Pixel Data Columns"))
+    names = (Code("110910", "DCM", "Pixel Data Rows"), Code("110911", "DCM", "Pixel Data Columns"))
     return [
-        sr.NumContentItem(name, value, PIXELS, relationship_type=RelationshipTypeValues.HAS_ACQ_CONTEXT)
+        num_item(Relationship.HAS_ACQ_CONTEXT, name, value, PIXELS)
         for name, value in zip(names, (scores.rows, scores.columns), strict=True)
     ]
 
 
-def _orientation(ds: Dataset) -> list[sr.TextContentItem]:
+def _orientation(ds: Dataset) -> list[bytes]:
     directions = header.text(ds, "PatientOrientation").split("\\")
     if len(directions) != 2 or not all(directions):
         return []
-    names = (CodedConcept("111044", "DCM", "Patient Orientation Row"), CodedConcept("111043", "DCM", "Patient Orientation Column"))
-    return [sr.TextContentItem(name, value, RelationshipTypeValues.HAS_ACQ_CONTEXT) for name, value in zip(names, directions, strict=True)]
+    names = (Code("111044", "DCM", "Patient Orientation Row"), Code("111043", "DCM", "Patient Orientation Column"))
+    return [text_item(Relationship.HAS_ACQ_CONTEXT, name, value) for name, value in zip(names, directions, strict=True)]
 
 
-def _spacing(ds: Dataset) -> list[sr.NumContentItem]:
+def _spacing(ds: Dataset) -> list[bytes]:
     """Imager Pixel Spacing (0018,1164): first between rows (vertical), then between columns (horizontal), mm in the detector's plane."""
     try:
         vertical, horizontal = (float(value) for value in header.text(ds, "ImagerPixelSpacing").split("\\"))
     except ValueError:
         return []
-    if not (0 < vertical < np.inf and 0 < horizontal < np.inf):
+    if not (0 < vertical < math.inf and 0 < horizontal < math.inf):
         return []
-    names = (CodedConcept("111026", "DCM", "Horizontal Pixel Spacing"), CodedConcept("111066", "DCM", "Vertical Pixel Spacing"))
+    names = (Code("111026", "DCM", "Horizontal Pixel Spacing"), Code("111066", "DCM", "Vertical Pixel Spacing"))
     return [
-        sr.NumContentItem(name, value, MILLIMETRE, relationship_type=RelationshipTypeValues.HAS_ACQ_CONTEXT)
-        for name, value in zip(names, (horizontal, vertical), strict=True)
+        num_item(Relationship.HAS_ACQ_CONTEXT, name, value, MILLIMETRE) for name, value in zip(names, (horizontal, vertical), strict=True)
     ]
 
 
-def _measurement_group(report: Report, reported: ReportedView) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+def _measurement_group(report: Report, reported: ReportedView) -> bytes:
     """TID 1410: what the model said of one image."""
     scores = reported.scores
     assert scores is not None, "groups are made of analysed views only"
-    model, view = report.model, reported.view
-    sop_instance_uid = header.uid_of(reported.header, "SOPInstanceUID")
-    weights = f" (weights {model.weights_sha256[:12]})" if model.weights_sha256 else ""
+    view = reported.view
+    sop_class_uid, sop_instance_uid = _image(reported)
+    tracking_uid = uids.tracking_uid(report.study_instance_uid, sop_instance_uid, report.model)
+    finding = _private("AI", scores.predicted_class, wording.highest_class(scores.predicted_class))
+    laterality = code_item(Relationship.HAS_CONCEPT_MOD, Code("272741003", "SCT", "Laterality"), LATERALITY[view.laterality])
+    source = image_item(Relationship.SELECTED_FROM, Code("260753009", "SCT", "Source"), sop_class_uid, sop_instance_uid)
     ranked = sorted(zip(scores.classes, scores.probabilities, strict=True), key=lambda pair: -pair[1])
-    group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=uids.tracking_uid(report.study_instance_uid, sop_instance_uid, model),
-            identifier=str(view),
-        ),
-        referenced_region=sr.ImageRegion(
-            graphic_type=sr.GraphicTypeValues.POLYLINE,
-            graphic_data=_rectangle(scores.box),
-            source_image=sr.SourceImageForRegion(STAND_IN, sop_instance_uid),
-        ),
-        finding_type=_private("AI", scores.predicted_class, wording.highest_class(scores.predicted_class)),
-        finding_sites=[sr.FindingSite(anatomic_location=BREAST, laterality=LATERALITY[view.laterality])],
-        algorithm_id=sr.AlgorithmIdentification(
-            name=model.name,
-            version=f"{model.version}{weights}",
-            parameters=_parameters(report),
-            family=CodedConcept("123110", "DCM", "Artificial Intelligence"),
-            manufacturer=model.manufacturer or None,
-        ),
-        measurements=[_score(class_name, probability, report.words) for class_name, probability in ranked],
-    )
-    if _named_after(scores.predicted_class):
-        finding = next(item for item in group[0].ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == FINDING.value)
-        _children(finding, *_named_after(scores.predicted_class))
-    return group
+    items = [
+        text_item(Relationship.HAS_OBS_CONTEXT, Code("112039", "DCM", "Tracking Identifier"), str(view)),
+        uid_item(Relationship.HAS_OBS_CONTEXT, Code("112040", "DCM", "Tracking Unique Identifier"), tracking_uid),
+        code_item(Relationship.CONTAINS, FINDING, finding, *_named_after(scores.predicted_class)),
+        code_item(Relationship.HAS_CONCEPT_MOD, Code("363698007", "SCT", "Finding Site"), BREAST, laterality),
+        *_algorithm(report),
+        *(_score(class_name, probability, report.words) for class_name, probability in ranked),
+        polyline_item(Relationship.CONTAINS, Code("111030", "DCM", "Image Region"), _rectangle(scores.box), source),
+    ]
+    return container_item(Relationship.CONTAINS, Code("125007", "DCM", "Measurement Group"), items, template="1410")
+
+
+def _algorithm(report: Report) -> list[bytes]:
+    """TID 4019: which model said it."""
+    modifier, model = Relationship.HAS_CONCEPT_MOD, report.model
+    weights = f" (weights {model.weights_sha256[:12]})" if model.weights_sha256 else ""
+    said = [
+        (Code("111001", "DCM", "Algorithm Name"), model.name),
+        (Code("111003", "DCM", "Algorithm Version"), f"{model.version}{weights}"),
+        *([(Code("122405", "DCM", "Algorithm Manufacturer"), model.manufacturer)] if model.manufacturer else []),
+        *((Code("111002", "DCM", "Algorithm Parameters"), parameter) for parameter in _parameters(report)),
+    ]
+    family = code_item(modifier, Code("111000", "DCM", "Algorithm Family"), Code("123110", "DCM", "Artificial Intelligence"))
+    return [*(text_item(modifier, name, text) for name, text in said), family]
 
 
 def _parameters(report: Report) -> list[str]:
@@ -346,28 +343,26 @@ def _parameters(report: Report) -> list[str]:
     return [*facts, meaningless] if meaningless else facts
 
 
-def _rectangle(box: tuple[int, int, int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _rectangle(box: tuple[int, int, int, int]) -> list[tuple[float, float]]:
     """A closed polyline of (column, row) around `box`: SCOORD counts from the top left corner of the first pixel (PS3.3 C.18.6.1.2)."""
     x_min, y_min, x_max, y_max = box
-    return np.array([(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max), (x_min, y_min)], dtype=np.float32)
+    return [(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max), (x_min, y_min)]
 
 
-def _score(class_name: str, probability: float, words: wording.Wording) -> sr.Measurement:
+def _score(class_name: str, probability: float, words: wording.Wording) -> bytes:
     """TID 300: one class's score in per cent, with two decimals."""
-    measurement = sr.Measurement(name=CERTAINTY, value=round(100 * probability, 2), unit=PERCENT)
-    of_class = sr.CodeContentItem(
-        FINDING, _private("CLASS", class_name, wording.class_of(class_name)), RelationshipTypeValues.HAS_CONCEPT_MOD
+    modifier = Relationship.HAS_CONCEPT_MOD
+    of_class = _private("CLASS", class_name, wording.class_of(class_name))
+    return num_item(
+        Relationship.CONTAINS,
+        CERTAINTY,
+        round(100 * probability, 2),
+        PERCENT,
+        code_item(modifier, FINDING, of_class, *_named_after(class_name)),
+        text_item(modifier, NAME_MEANS, words.score_of(class_name)),
     )
-    means = sr.TextContentItem(NAME_MEANS, words.score_of(class_name), RelationshipTypeValues.HAS_CONCEPT_MOD)
-    if _named_after(class_name):
-        _children(of_class, *_named_after(class_name))
-    _children(measurement[0], of_class, means)
-    return measurement
 
 
-def _remarks(report: Report) -> sr.ContainerContentItem:
-    container = sr.ContainerContentItem(
-        CodedConcept("C0034375", "UMLS", "Qualitative Evaluations"), relationship_type=RelationshipTypeValues.CONTAINS
-    )
-    _children(container, *(sr.TextContentItem(COMMENT, line, RelationshipTypeValues.CONTAINS) for line in remarks(report)))
-    return container
+def _remarks(report: Report) -> bytes:
+    lines = [text_item(Relationship.CONTAINS, COMMENT, line) for line in remarks(report)]
+    return container_item(Relationship.CONTAINS, Code("C0034375", "UMLS", "Qualitative Evaluations"), lines)

@@ -105,4 +105,3 @@ class BuiltObject:
     kind: str  # "sr" | "page"
     ds: Dataset
     data: bytes
-    png: bytes | None  # the page as PNG; None for the SR
