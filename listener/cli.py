@@ -15,8 +15,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +35,7 @@ from listener import (
     logs,
     parts,
 )
+from listener.bell import new_bells, ring, when_rung
 from listener.config import Config, ConfigErrors
 from listener.connect import ConnectFailed
 from listener.handed import Handed
@@ -90,6 +92,7 @@ EXPECTED = (
 )
 
 Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input closes.")]
+Bells = Annotated[list[int] | None, typer.Option("--bell", hidden=True, help="The descriptor of a bell from the parent.")]
 HandedDown = Annotated[int | None, typer.Option("--handed", hidden=True, help="The descriptor of the configuration from the parent.")]
 
 
@@ -126,7 +129,9 @@ def serve(context: typer.Context) -> None:
         probe_port(config.http.host, config.http.port, "[http] port")
         parts.wait_for_database(config, stopped, create=True)
         parts.open_files(config)
-        roles = [*_receivers(config), *_workers(config), Role("web", ["--config", str(config.path), "web", "--child"])]
+        bells = new_bells(config.work.workers)
+        web = Role("web", ["--config", str(config.path), "web", "--child"], bells=bells)
+        roles = [*_receivers(config, bells), *_workers(config, bells), web]
         current.watch(stopped, checked_by(parts.check_model))
         supervise(roles, handed=current.hand_on(), stopped=stopped, on_death=_tell_death(config))
 
@@ -143,15 +148,14 @@ def _begin(context: typer.Context, handed: int | None = None) -> tuple[Current, 
     return current, stopped
 
 
-def _receivers(config: Config) -> list[Role]:
+def _receivers(config: Config, bells: Sequence[int] = ()) -> list[Role]:
     arguments = ["--config", str(config.path), "receive", "--child"] + (["--shared-port"] if config.dicom.receivers > 1 else [])
-    return [Role(f"receive-{number}", arguments) for number in range(config.dicom.receivers)]
+    return [Role(f"receive-{number}", arguments, bells=bells) for number in range(config.dicom.receivers)]
 
 
-def _workers(config: Config) -> list[Role]:
-    return [
-        Role(f"work-{number}", ["--config", str(config.path), "work", "--child"], watched=True) for number in range(config.work.workers)
-    ]
+def _workers(config: Config, bells: Sequence[int] = ()) -> list[Role]:
+    arguments = ["--config", str(config.path), "work", "--child"]
+    return [Role(f"work-{number}", arguments, watched=True, bells=bells[number : number + 1]) for number in range(config.work.workers)]
 
 
 def _tell_death(config: Config) -> Callable[[str, threading.Event], None]:
@@ -178,6 +182,7 @@ def receive(
     child: Child = False,
     handed: HandedDown = None,
     shared_port: Annotated[bool, typer.Option("--shared-port", hidden=True, help="Share the port with other receivers.")] = False,
+    bell: Bells = None,
 ) -> None:
     """Receive by C-STORE, keep, and answer: as many processes on one port as [dicom] receivers says."""
     from listener.scp import CannotListen, StorageScp
@@ -193,6 +198,7 @@ def receive(
         supervise(_receivers(config), handed=current.hand_on(), stopped=stopped)
         return
     archive, claims, files = parts.open_archive(config), parts.open_claims(config), parts.open_files(config)
+    parts.after_each_write(config, partial(ring, bell or ()))
     figures = Figures()
     scp = StorageScp(
         ae_title=config.dicom.ae_title,
@@ -262,6 +268,7 @@ def work(
     child: Child = False,
     handed: HandedDown = None,
     life: Annotated[str, typer.Option("--life", hidden=True, help="The name of this run, by which its death is told.")] = "",
+    bell: Bells = None,
 ) -> None:
     """Read images, write results, send them: as many worker processes as [work] workers says."""
     current, stopped = _role(context, child, handed)
@@ -273,6 +280,7 @@ def work(
         supervise(_workers(config), handed=current.hand_on(), stopped=stopped, on_death=_tell_death(config))
         return
     from listener.workplace import Workplace  # the workflow engine is slow to import, and a supervisor does not need it
+    from pipeline.work import wake
 
     with first_free(parts.data_folder(config), "work") as index:
         place = Workplace(config, index=index, life=life, beat=current.beat)
@@ -280,6 +288,8 @@ def work(
         finished = False
         try:
             worker.start()
+            for one in bell or ():
+                when_rung(one, wake)
             current.watch(stopped, place.prepare)
             worker.run(stopped)
         finally:
@@ -291,7 +301,7 @@ def work(
 
 
 @app.command()
-def web(context: typer.Context, child: Child = False, handed: HandedDown = None) -> None:
+def web(context: typer.Context, child: Child = False, handed: HandedDown = None, bell: Bells = None) -> None:
     """Answer pages, JSON API, DICOMweb, health questions and /metrics over HTTP; tell people when no worker is there to do it."""
     from listener.answering import Answering
     from listener.web import CannotListen, run
@@ -299,6 +309,7 @@ def web(context: typer.Context, child: Child = False, handed: HandedDown = None)
     current, stopped = _role(context, child, handed)
     config = current.config
     search, claims, figures = parts.open_search(config), parts.open_claims(config), Figures()
+    parts.after_each_write(config, partial(ring, bell or ()))
 
     def ready() -> list[str]:
         roles = {"receive": "no receiver is running", "work": "no worker with a loaded model is running"}

@@ -35,6 +35,7 @@ from store.database import (
     read_engine,
     require_current_schema,
     schema_revision,
+    when_ended,
     workflow_engine,
     write_engine,
 )
@@ -87,6 +88,11 @@ def _reader_of(url: str) -> Engine:
 def _writer(config: Config) -> Engine:
     """The engine that writes, one for a whole process, whatever parts it has; raises OldSchema."""
     return _current(_writer_of(config.store.database))
+
+
+def after_each_write(config: Config, call: Callable[[], None]) -> None:
+    """Have `call` called whenever a transaction of this process has ended, those of leases apart; raises OldSchema."""
+    when_ended(_writer(config), call)
 
 
 def _reader(config: Config) -> Engine:

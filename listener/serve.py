@@ -114,11 +114,13 @@ def end_with_parent(poked: Callable[[], None]) -> None:
 
 @dataclass(frozen=True)
 class Role:
-    """A process to be run. `watched`: each run gets a name of its own (`--life NAME`), and its death is told under it."""
+    """A process to be run. `watched`: each run gets a name of its own (`--life NAME`), and its death is told under it. `bells`: what it
+    hears by (a worker) or rings (others), see `listener.bell`."""
 
     name: str
     arguments: Sequence[str]
     watched: bool = False
+    bells: Sequence[int] = ()
 
 
 @dataclass
@@ -137,8 +139,10 @@ class _Child:
         self.life = secrets.token_hex(6)
         self.pokes = handed.pokes  # what is handed from now on it finds by itself
         life = ["--life", self.life] if self.role.watched else []
-        command = [sys.executable, "-m", "listener.cli", *self.role.arguments, "--handed", str(handed.descriptor), *life]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[handed.descriptor])  # nosec B603 # noqa: S603 - our own command line
+        bells = [word for bell in self.role.bells for word in ("--bell", str(bell))]
+        command = [sys.executable, "-m", "listener.cli", *self.role.arguments, "--handed", str(handed.descriptor), *life, *bells]
+        passed = [handed.descriptor, *self.role.bells]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=passed)  # nosec B603 # noqa: S603 - our own command line
         assert self.process.stdin is not None
         os.set_blocking(self.process.stdin.fileno(), False)
         self.started_at = now

@@ -127,6 +127,14 @@ def _sqlite_pragmas(engine: sa.Engine, *pragmas: str) -> None:
         cursor.close()
 
 
+def when_ended(engine: sa.Engine, call: Callable[[], None]) -> None:
+    """Have `call` called whenever a transaction of `engine` has ended: what it wrote is there for others."""
+
+    @sa.event.listens_for(engine, "checkin")
+    def ended(_connection: Any, _record: Any) -> None:
+        call()
+
+
 def database_now(connection: sa.Connection) -> datetime:
     """The database's clock: one clock for every host, for due times and leases. Aware UTC."""
     if connection.dialect.name == "sqlite":
@@ -161,17 +169,21 @@ def insert_or_ignore(connection: sa.Connection, table: sa.Table, values: dict[st
 
 
 def workflow_engine(url: str) -> sa.Engine:
-    """The engine that the workflow engine's own code runs on: it begins its transactions itself."""
+    """The engine that the workflow engine's own code runs on: it begins its transactions itself.
+
+    Its commits need not survive a power cut: our tables say what was handed out, and a workflow that is unknown, or seems not to have
+    ended, is taken back and does nothing twice.
+    """
     parsed = _url(url)
     if parsed.get_backend_name() != "sqlite":
-        limits = _VANISHED | {"tcp_user_timeout": 10 * CONNECT_TIMEOUT_SECONDS * 1000}
+        limits = _VANISHED | {"tcp_user_timeout": 10 * CONNECT_TIMEOUT_SECONDS * 1000, "options": "-c synchronous_commit=off"}
         return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
     engine = sa.create_engine(parsed)
 
     @sa.event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = "IMMEDIATE"
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON", "secure_delete=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
         if sqlite3.sqlite_version_info < (3, 42):
             # Its schema asks for unixepoch('subsec'), which older SQLite answers with NULL.
