@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
@@ -205,6 +205,7 @@ def _write_objects(shop: Workshop, reading: Reading, cause: str) -> tuple[tuple[
     # Side by side: while the page is drawn, hashed and synced, which needs no interpreter, the report is written.
     with ThreadPoolExecutor(2 * len(report.KINDS)) as threads:
         writing = [threads.submit(_write_object, shop, made, kind, destinations, threads) for kind in report.KINDS]
+        wait(writing)
     if any(one.exception() for one in writing):
         for one in writing:
             if one.exception() is None:

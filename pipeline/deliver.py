@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.orthanc import find_instance_by_dicomweb, find_studies_by_dicomweb
-from pipeline.send import Found, Known, Pacs, SendOutcome, find_instance, find_studies, send
+from pipeline.send import Conversation, Found, Known, Pacs, SendOutcome, conversation
 from pipeline.workshop import Workshop
 from store.correction import Verdict
 from store.ledger import OWING, Delivery, DeliveryState
@@ -35,16 +35,34 @@ def deliver(shop: Workshop, workflow_id: str) -> None:
         for one in sent:
             shop.ledger.not_confirmed(one.delivery_id, reason, workflow_id=workflow_id)
         return
-    leaving = _whose(shop, pacs, owing, workflow_id)
-    for one in leaving:
-        if not one.file_name:
-            shop.ledger.refused(one.delivery_id, None, "its image is no longer kept here: send it from its source", workflow_id=workflow_id)
-    _send(shop, pacs, [one for one in leaving if one.file_name], workflow_id)
-    _confirm(shop, pacs, sent, workflow_id)
+    asked = _to_be_asked(pacs, owing)
+    files = [shop.files.path(one.file_name) for one in owing if one.file_name]
+    with conversation(pacs, shop.installation.ae_title, files, ask=pacs.confirm == "find" and bool(asked or sent)) as talk:
+        known: Mapping[str, Known] = {}
+        if asked:
+            known = find_studies_by_dicomweb(pacs, asked) if pacs.confirm == "dicomweb" else talk.find_studies(asked)
+        leaving = _leaving(shop, pacs, owing, known, workflow_id)
+        for one in leaving:
+            if not one.file_name:
+                why = "its image is no longer kept here: send it from its source"
+                shop.ledger.refused(one.delivery_id, None, why, workflow_id=workflow_id)
+        sent += _send(shop, pacs, talk, [one for one in leaving if one.file_name], workflow_id)
+        _confirm(shop, pacs, talk, sent, workflow_id)
 
 
-def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: str) -> list[Delivery]:
-    """Ask the destination whose studies they are; the deliveries that may leave now, in version order."""
+def _to_be_asked(pacs: Pacs, owing: Sequence[Delivery]) -> list[str]:
+    """The studies of which the destination is asked whose they are before their results leave."""
+    by_study: dict[str, list[Delivery]] = {}
+    for one in owing:
+        # An image as it was received says itself whose it is.
+        if not one.original:
+            by_study.setdefault(one.study_instance_uid, []).append(one)
+    # What withdraws a result is of the patient that the result named, and must not wait.
+    return [uid for uid, deliveries in by_study.items() if pacs.confirm != "none" and not all(one.withdrawal for one in deliveries)]
+
+
+def _leaving(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], known: Mapping[str, Known], workflow_id: str) -> list[Delivery]:
+    """The deliveries that may leave now, in version order, by what the destination says of whose studies they are."""
     by_study: dict[str, list[Delivery]] = {}
     for one in owing:
         by_study.setdefault(one.study_instance_uid, []).append(one)
@@ -52,13 +70,6 @@ def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: s
     originals = {uid: [one for one in deliveries if one.original] for uid, deliveries in by_study.items()}
     leaving = [one for several in originals.values() for one in shop.ledger.begin(several, workflow_id, checked=False)]
     by_study = {uid: left for uid, deliveries in by_study.items() if (left := [one for one in deliveries if not one.original])}
-    # What withdraws a result is of the patient that the result named, and must not wait.
-    asked = [uid for uid, deliveries in by_study.items() if pacs.confirm != "none" and not all(one.withdrawal for one in deliveries)]
-    known: dict[str, Known] = {}
-    if asked and pacs.confirm == "dicomweb":
-        known = find_studies_by_dicomweb(pacs, asked)
-    elif asked:
-        known = find_studies(pacs, shop.installation.ae_title, asked)
     for uid, deliveries in by_study.items():
         answer = known.get(uid)
         if answer is None:
@@ -76,11 +87,13 @@ def _whose(shop: Workshop, pacs: Pacs, owing: Sequence[Delivery], workflow_id: s
     return sorted(leaving, key=lambda one: one.delivery_id)
 
 
-def _send(shop: Workshop, pacs: Pacs, leaving: Sequence[Delivery], workflow_id: str) -> None:
+def _send(shop: Workshop, pacs: Pacs, talk: Conversation, leaving: Sequence[Delivery], workflow_id: str) -> list[Delivery]:
+    """Send them; those that the destination shall be asked for now."""
     if not leaving:
-        return
+        return []
+    to_confirm: list[Delivery] = []
     started = time.monotonic()
-    answers = send(pacs, shop.installation.ae_title, [shop.files.path(one.file_name) for one in leaving])
+    answers = talk.send([shop.files.path(one.file_name) for one in leaving])
     seconds = time.monotonic() - started
     shop.figures.took("stage_seconds", "send", seconds)
     for one, answer in zip(leaving, answers, strict=True):
@@ -98,16 +111,18 @@ def _send(shop: Workshop, pacs: Pacs, leaving: Sequence[Delivery], workflow_id: 
         match answer.outcome:
             case SendOutcome.SENT:
                 ask = pacs.confirm != "none"
-                lag = shop.ledger.sent(one.delivery_id, answer.status, answer.reason, ask=ask, workflow_id=workflow_id)
+                lag = shop.ledger.sent(one.delivery_id, answer.status, answer.reason, ask=ask, hold=ask, workflow_id=workflow_id)
                 shop.figures.took("delivery_lag_seconds", pacs.name, lag)
+                to_confirm += [one] if ask else []
             case SendOutcome.REFUSED:
                 shop.ledger.refused(one.delivery_id, answer.status, answer.reason, workflow_id=workflow_id)
             case SendOutcome.RETRY:
                 days = pacs.retry_days
                 shop.ledger.not_sent(one.delivery_id, answer.status, answer.reason, retry_days=days, workflow_id=workflow_id)
+    return to_confirm
 
 
-def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery], workflow_id: str) -> None:
+def _confirm(shop: Workshop, pacs: Pacs, talk: Conversation, sent: Sequence[Delivery], workflow_id: str) -> None:
     for one in sent:
         started = time.monotonic()
         uids = {
@@ -115,10 +130,7 @@ def _confirm(shop: Workshop, pacs: Pacs, sent: Sequence[Delivery], workflow_id: 
             "series_instance_uid": one.series_instance_uid,
             "sop_instance_uid": one.sop_instance_uid,
         }
-        if pacs.confirm == "dicomweb":
-            found = find_instance_by_dicomweb(pacs, **uids)
-        else:
-            found = find_instance(pacs, shop.installation.ae_title, **uids)
+        found = find_instance_by_dicomweb(pacs, **uids) if pacs.confirm == "dicomweb" else talk.find_instance(**uids)
         log.info(
             "confirmation destination=%s study_instance_uid=%s sop_instance_uid=%s answer=%s seconds=%.3f",
             pacs.name,

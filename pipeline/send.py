@@ -156,12 +156,44 @@ _REJECTIONS: dict[tuple[int | None, int | None, int | None], str] = {
 
 def send(pacs: Pacs, our_ae_title: str, files: Sequence[Path]) -> list[Sent]:
     """C-STORE of Part 10 files over one association; a `Sent` for each of `files`, in order. Never raises for network reasons."""
-    instances = [_read_instance(path) for path in files]
-    contexts = sorted({(instance.sop_class_uid, instance.transfer_syntax_uid) for instance in instances if isinstance(instance, _Instance)})
+    with conversation(pacs, our_ae_title, files) as talk:
+        return talk.send(files)
+
+
+class Conversation:
+    """What is said over one association: whose studies are these, here are the files, have they arrived."""
+
+    def __init__(self, link: _Link, pacs: Pacs, instances: Mapping[Path, _Instance | Sent]) -> None:
+        self._link = link
+        self._pacs = pacs
+        self._instances = instances
+
+    def find_studies(self, study_instance_uids: Sequence[str]) -> dict[str, Known]:
+        """As the function of this name."""
+        return {uid: _find_study(self._link, self._pacs, uid) for uid in study_instance_uids}
+
+    def find_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Found:
+        """As the function of this name."""
+        return _find_instance(self._link, study_instance_uid, series_instance_uid, sop_instance_uid)
+
+    def send(self, files: Sequence[Path]) -> list[Sent]:
+        """As the function of this name; `files` were named when the association was opened."""
+        instances = [self._instances[path] for path in files]
+        return [one if isinstance(one, Sent) else _store(self._link, self._pacs, one) for one in instances]
+
+
+@contextmanager
+def conversation(pacs: Pacs, our_ae_title: str, files: Sequence[Path], *, ask: bool = False) -> Iterator[Conversation]:
+    """An association over which `files` can be sent and, when `ask`, be asked whose studies they are; none when there is nothing to say."""
+    instances = {path: _read_instance(path) for path in files}
+    contexts = sorted({(one.sop_class_uid, one.transfer_syntax_uid) for one in instances.values() if isinstance(one, _Instance)})
+    if ask:
+        contexts.insert(0, (StudyRootQueryRetrieveInformationModelFind, ""))
     if not contexts:
-        return [instance for instance in instances if isinstance(instance, Sent)]
+        yield Conversation(_Link(None, _RETRY, ""), pacs, instances)
+        return
     with _associate(pacs, our_ae_title, contexts) as link:
-        return [instance if isinstance(instance, Sent) else _store(link, pacs, instance) for instance in instances]
+        yield Conversation(link, pacs, instances)
 
 
 def echo(pacs: Pacs, our_ae_title: str) -> Echo:
@@ -195,24 +227,35 @@ def negotiate(pacs: Pacs, our_ae_title: str, contexts: Sequence[tuple[str, str]]
 
 def find_instance(pacs: Pacs, our_ae_title: str, *, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Found:
     """C-FIND, Study Root, IMAGE level (PS3.4 C.4.1). A proof that the UID is known there, not that the bytes are."""
+    with conversation(pacs, our_ae_title, [], ask=True) as talk:
+        return talk.find_instance(study_instance_uid, series_instance_uid, sop_instance_uid)
+
+
+def _find_instance(link: _Link, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Found:
+    if link.assoc is None or not _accepts_queries(link.assoc):
+        return Found.UNKNOWN
     query = Dataset()
     query.QueryRetrieveLevel = "IMAGE"
     query.StudyInstanceUID = study_instance_uid
     query.SeriesInstanceUID = series_instance_uid
     query.SOPInstanceUID = sop_instance_uid
     status, found = None, False
-    with _associate(pacs, our_ae_title, [(StudyRootQueryRetrieveInformationModelFind, "")]) as link:
-        if link.assoc is None:
-            return Found.UNKNOWN
+    try:
         for answer, identifier in link.assoc.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
             status = answer.get("Status")
             # Some destinations ignore keys they do not index and answer with every instance of the series.
             found = found or (identifier is not None and str(identifier.get("SOPInstanceUID", "")).strip() == sop_instance_uid)
-        if status is None:
-            _await_end(link.assoc)
+    except RuntimeError:  # the association has ended
+        status = None
+    if status is None:
+        _await_end(link.assoc)
     if found:
         return Found.PRESENT
     return Found.ABSENT if status == 0x0000 else Found.UNKNOWN
+
+
+def _accepts_queries(assoc: Association) -> bool:
+    return StudyRootQueryRetrieveInformationModelFind in {context.abstract_syntax for context in assoc.accepted_contexts}
 
 
 @dataclass(frozen=True)
@@ -226,16 +269,18 @@ class Known:
 
 def find_studies(pacs: Pacs, our_ae_title: str, study_instance_uids: Sequence[str]) -> dict[str, Known]:
     """C-FIND, Study Root, STUDY level (PS3.4 C.6.2.1), of each study over one association: whose it is there, by Study Instance UID."""
-    with _associate(pacs, our_ae_title, [(StudyRootQueryRetrieveInformationModelFind, "")]) as link:
-        return {uid: _find_study(link, pacs, uid) for uid in study_instance_uids}
+    with conversation(pacs, our_ae_title, [], ask=True) as talk:
+        return talk.find_studies(study_instance_uids)
 
 
 def _find_study(link: _Link, pacs: Pacs, study_instance_uid: str) -> Known:
     silent = f"{_name(pacs)} does not say whose study this is (C-FIND, Study Root): allow our AE title to query, or set `confirm` to"
+    hint = " (asked by C-FIND; `confirm` of this [[pacs]] says how)"
     if link.assoc is None:
         # Refused for good or not: what it would say of the object itself is not known yet, so the object waits.
-        hint = " (asked by C-FIND; `confirm` of this [[pacs]] says how)" if link.outcome is _REFUSED else ""
-        return Known(Found.UNKNOWN, reason=link.reason + hint)
+        return Known(Found.UNKNOWN, reason=link.reason + (hint if link.outcome is _REFUSED else ""))
+    if not _accepts_queries(link.assoc):
+        return Known(Found.UNKNOWN, reason=f"{_name(pacs)} accepts no query: enable C-FIND (Study Root) there{hint}")
     query = Dataset()
     query.SpecificCharacterSet = "ISO_IR 192"  # names shall come back whole, whatever the destination writes by default
     query.QueryRetrieveLevel = "STUDY"

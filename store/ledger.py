@@ -304,9 +304,15 @@ class Ledger:
 
     # What is settled by another workflow than the row's (`workflow_id`, when it is given) was taken over: only arrival counts then.
 
-    def sent(self, delivery_id: int, status: int | None, reason: str, *, ask: bool, workflow_id: str | None = None) -> float:
-        """The destination answered Success; seconds since the delivery was made. `ask`: it shall be asked whether it has the object."""
-        return self._settle(delivery_id, _S.SENT, status, reason, workflow_id=workflow_id, retry_seconds=0.0 if ask else None)
+    def sent(
+        self, delivery_id: int, status: int | None, reason: str, *, ask: bool, hold: bool = False, workflow_id: str | None = None
+    ) -> float:
+        """The destination answered Success; seconds since the delivery was made.
+
+        `ask`: it shall be asked whether it has the object; `hold`: by this workflow, which goes on holding it.
+        """
+        seconds = 0.0 if ask else None
+        return self._settle(delivery_id, _S.SENT, status, reason, workflow_id=workflow_id, retry_seconds=seconds, hold=hold)
 
     def refused(self, delivery_id: int, status: int | None, reason: str, *, workflow_id: str | None = None) -> None:
         """It will not go well until somebody changes something: stop at once and say what."""
@@ -403,6 +409,7 @@ class Ledger:
         retry_seconds: float | None,
         retry_days: float | None = None,
         confirming: bool = False,
+        hold: bool = False,
     ) -> float:
         row = tables.delivery
         with self._engine.begin() as connection:
@@ -424,7 +431,7 @@ class Ledger:
                 # Cancelled while it was on its way, and it did not arrive, or settled by another: it stays so.
                 connection.execute(sa.update(row).where(row.c.id == delivery_id).values(**freed))
                 return 0.0
-            values: dict[str, object] = {**freed, "state": state, "due_at": None, "reason": reason}
+            values: dict[str, object] = {**({} if hold else freed), "state": state, "due_at": None, "reason": reason}
             if status is not None:
                 values["status"] = status
             if confirming:
