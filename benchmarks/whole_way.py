@@ -48,7 +48,9 @@ class WholeWay:
         folder.mkdir(parents=True, exist_ok=True)
         script = folder / "stored.lua"
         script.write_text(_LUA)
-        self.orthanc = OrthancProcess(folder / "orthanc", extra={"LuaScripts": [str(script)]})
+        self.orthanc = OrthancProcess(
+            folder / "orthanc", extra={"LuaScripts": [str(script)], "DicomModalities": {"fourview": ["FOURVIEW", "127.0.0.1", 1]}}
+        )
         self.fourview = FourviewProcess(
             folder / "fourview",
             dicom_port=free_port(),
@@ -69,6 +71,11 @@ class WholeWay:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def weights(self) -> Path:
+        """The file of weights that Fourview reads."""
+        return next((self.fourview.folder / "weights").glob("*.safetensors"))
 
     @cached_property
     def _pixels(self) -> Mapping[View, Any]:

@@ -40,6 +40,7 @@ class FourviewProcess:
     """One installation: `start` runs it as `serve`, `role` as single processes that believe themselves on the hosts that they are told.
 
     `study`, `card` and `tables` are lines of the configuration's [study], of the simulated model's card, and whole further tables.
+    `first`: a folder of tests/ whose `sitecustomize` changes what the processes do.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class FourviewProcess:
         card: str = "",
         tables: str = "",
         environment: Mapping[str, str] | None = None,
+        first: str = "",
     ) -> None:
         self.folder = folder
         self.dicom_port = dicom_port
@@ -68,6 +70,7 @@ class FourviewProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.roles: list[subprocess.Popen[bytes]] = []
         self._environment = {**os.environ, **(environment or {})}
+        self._path = f"{PROJECT / 'tests' / first}{os.pathsep}{PROJECT}" if first else str(PROJECT)
         folder.mkdir(parents=True, exist_ok=True)
         if demo_weights:
             card_file = write_demo_weights(folder / "weights")
@@ -142,7 +145,7 @@ send_to = ["orthanc"]
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=PROJECT,
-                env={**self._environment, "PYTHONPATH": str(PROJECT), **(environment or {})},
+                env={**self._environment, "PYTHONPATH": self._path, **(environment or {})},
             )
 
     def living(self, role: str) -> list[str]:

@@ -123,6 +123,22 @@ def test_a_delivery_that_went_well_is_confirmed(stepped: SteppedStore) -> None:
     assert claimed(stepped) == []
 
 
+def test_what_a_workflow_goes_on_holding_is_confirmed_by_it_or_taken_back(stepped: SteppedStore) -> None:
+    analysed(stepped)
+    [claim] = stepped.ledger.claim()
+    asked, lost = stepped.begin(claim.workflow_id)
+    for one in (asked, lost):
+        stepped.ledger.sent(one.delivery_id, 0, "stored", ask=True, hold=True, workflow_id=claim.workflow_id)
+    assert stepped.ledger.claim() == [], "its workflow asks for it at once"
+    stepped.ledger.confirmed(asked.delivery_id, workflow_id=claim.workflow_id)
+    assert (row(stepped, asked.delivery_id).state, row(stepped, asked.delivery_id).workflow_id) == ("confirmed", None)
+    stepped.claims.release([claim.workflow_id], "its worker died")
+    assert row(stepped, lost.delivery_id).state == "sent"
+    stepped.step(60)
+    [again] = stepped.ledger.claim()
+    assert [one.delivery_id for one in stepped.ledger.batch(again.workflow_id)] == [lost.delivery_id]
+
+
 def test_a_destination_that_is_not_asked_stays_sent(stepped: SteppedStore) -> None:
     one = only(stepped)
     stepped.ledger.sent(one.delivery_id, 0x0000, "", ask=False)

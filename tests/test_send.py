@@ -27,7 +27,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Ver
 
 from pipeline import send as send_module
 from pipeline.orthanc import find_studies_by_dicomweb
-from pipeline.send import VERDICTS, Echo, Found, Pacs, SendOutcome, Sent, echo, find_instance, find_studies, send
+from pipeline.send import VERDICTS, Echo, Found, Pacs, SendOutcome, Sent, conversation, echo, find_instance, find_studies, send
 from store.correction import Verdict, compare, values_of
 from store.study import View
 
@@ -364,6 +364,30 @@ def test_the_patient_of_a_study_is_asked_for_over_one_association(destination: C
     assert found["9.9"].patients == ({"PatientID": "P1"},), "an answer about another study is no answer"
     assert found["3.4"].found is Found.ABSENT and "does not have this study yet" in found["3.4"].reason
     assert pacs.associations == 1
+
+
+def test_what_is_asked_and_sent_goes_over_one_association(destination: Callable[..., Destination], write: Callable[..., Path]) -> None:
+    pacs = destination(classes=(MG, StudyRootQueryRetrieveInformationModelFind))
+    pacs.answers = [(0xFF00, whose()), (0x0000, None)]
+    files = [write(mammogram(view)) for view in View]
+    with conversation(pacs.pacs, OURS, files, ask=True) as talk:
+        assert talk.find_studies(["1.2"])["1.2"].found is Found.PRESENT
+        assert [one.outcome for one in talk.send(files[1:])] == [SENT] * 3
+        pacs.answers = [(0x0000, None)]
+        assert talk.find_instance("1.2", "1.3", "1.4") is Found.ABSENT
+    assert (pacs.associations, len(pacs.received)) == (1, 3)
+
+
+def test_a_destination_that_stores_and_answers_no_queries_is_not_waited_for(
+    destination: Callable[..., Destination], write: Callable[..., Path]
+) -> None:
+    pacs = destination()
+    path = write(mammogram())
+    with conversation(pacs.pacs, OURS, [path], ask=True) as talk:
+        known = talk.find_studies(["1.2"])["1.2"]
+        assert known.found is Found.UNKNOWN and "`confirm` of this [[pacs]] says how" in known.reason
+        assert talk.find_instance("1.2", "1.3", "1.4") is Found.UNKNOWN
+        assert [one.outcome for one in talk.send([path])] == [SENT]
 
 
 @pytest.mark.parametrize("answers", [[(0xA900, None)], [(0xC000, None)], [(0xFF00, None), (0xA700, None)]])

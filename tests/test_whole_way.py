@@ -159,9 +159,10 @@ def test_exam_goes_through_orthanc_and_comes_back(
     assert len(results(orthanc, "first")["SR"]) == 1
 
 
-def test_duplicates_are_one_image(orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]) -> None:
+def test_duplicates_are_one_image_and_nothing_waits_for_a_tick(orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]) -> None:
+    """Reception, image, report and delivery each wake what comes next: without a tick the result is in the PACS, and confirmed."""
     orthanc.start()
-    ours = fourview()
+    ours = fourview(first="no_tick")
     first = exam("twice")
     send(ours, orthanc, [*first, first[0], first[2]])
     ours.wait_for_state(uid("twice"), "analysed", version=1)
@@ -174,6 +175,7 @@ def test_duplicates_are_one_image(orthanc: OrthancProcess, fourview: Callable[..
     assert len(study["runs"]) == 1
     assert len(study["images"]) == 5  # four, and the one in other bytes
     assert len(wait_for_results(ours, orthanc, "twice", 1)["SR"]) == 1
+    ours.wait_for(lambda: all(one["state"] == "confirmed" for one in ours.show(uid("twice"))["deliveries"]), "it is not confirmed")
 
 
 def test_late_view_makes_version_two_with_predecessor(orthanc: OrthancProcess, fourview: Callable[..., FourviewProcess]) -> None:
