@@ -104,6 +104,11 @@ def wake() -> None:
     _woken.set()
 
 
+def _wake_when(stopped: threading.Event) -> None:
+    stopped.wait()
+    wake()
+
+
 def _room(kind: str, at_once: int) -> int:
     """How many more workflows of this kind this process takes."""
     return max(0, at_once - sum(workflow_id.startswith(f"{kind}:") for workflow_id in tuple(_running)))
@@ -146,6 +151,7 @@ class Worker:
     def run(self, stopped: threading.Event) -> None:
         """Tick until `stopped` is set."""
         swept = beaten = 0.0
+        threading.Thread(target=_wake_when, args=[stopped], name="stop", daemon=True).start()
         for who, mine in self._chore_threads().items():
             threading.Thread(target=do_chores, args=[mine, self._shop.chore_book, who, stopped], name=who, daemon=True).start()
         while not stopped.is_set():
