@@ -61,7 +61,7 @@ bench: $(STAMP) ## every figure beside its rival, in ten minutes: QUICK=1 in two
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/bench.py $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
 .PHONY: bench-more
-bench-more: $(STAMP) ## an hour or so: views, grouping, other rules on 10,000 studies, searches over a million results, listings of a million studies
+bench-more: $(STAMP) ## what takes longer: views, grouping, other rules on 10,000 studies, searches over a million results, listings of a million studies
 	$(BIN)/python benchmarks/view_resolution.py
 	$(BIN)/python benchmarks/grouping_day.py
 	$(BIN)/python benchmarks/look_cost.py

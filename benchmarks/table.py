@@ -11,13 +11,13 @@ HEADINGS = ("what", "ours", "rival", "ratio", "goal", "verdict")
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Aligned columns; a note stands below its row."""
+    """Aligned columns; a note stands below its row, or below the last of those that follow each other and share it."""
     lines = [HEADINGS, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     printed = [_aligned(HEADINGS, widths), "  ".join("-" * width for width in widths)]
-    for row, cells in zip(rows, lines[1:], strict=True):
+    for place, (row, cells) in enumerate(zip(rows, lines[1:], strict=True), start=1):
         printed.append(_aligned(cells, widths))
-        if row.note:
+        if row.note and [row.note] != [one.note for one in rows[place : place + 1]]:
             printed.append(f"    {row.note}")
     return "\n".join(printed)
 
@@ -26,7 +26,11 @@ def markdown(rows: Sequence[Row]) -> str:
     """The same as a table of Markdown, notes as a list below it."""
     lines = [HEADINGS, tuple("---" for _ in HEADINGS), *(_cells(row) for row in rows)]
     printed = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    notes = [f"* {row.what}: {row.note}" for row in rows if row.note]
+    noted: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            noted.setdefault(row.note, []).append(_named(row))
+    notes = [f"* {'; '.join(named)}: {note}" for note, named in noted.items()]
     return "\n".join([*printed, *([""] if notes else []), *notes])
 
 
@@ -34,10 +38,14 @@ def summary(rows: Sequence[Row]) -> str:
     """How many rows have which verdict; those that are behind or not measured by name."""
     lines = []
     for verdict in Verdict:
-        found = [row.what for row in rows if row.verdict is verdict]
+        found = [_named(row) for row in rows if row.verdict is verdict]
         named = verdict in (Verdict.BEHIND, Verdict.NOT_MEASURED) and found
         lines.append(f"{verdict.value}: {len(found)}" + (f" ({'; '.join(found)})" if named else ""))
     return "\n".join(lines)
+
+
+def _named(row: Row) -> str:
+    return f"{row.what}, beside {row.declared.rival}" if row.declared.rival else row.what
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

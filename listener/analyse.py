@@ -18,7 +18,7 @@ from pipeline.heat_colours import heat_map_picture
 from pipeline.heat_map import over_box
 from pipeline.model import Classifier, ModelCard, ModelError
 from pipeline.pixels import UNIFORM, ModelImage, prepare, preview, uniform
-from store.header import read_header
+from store.header import Deflated, read_header
 from store.header_text import UNREADABLE
 from store.view import Dialect, resolve_view
 
@@ -73,7 +73,9 @@ def _analyse(
         ds = read_header(path)
     except InvalidDicomError:
         return {**result, "error": "not a DICOM file"}
-    except (OSError, ValueError, EOFError, RecursionError) as error:
+    except Deflated as error:
+        return {**result, "error": str(error)}
+    except UNREADABLE as error:
         return {**result, "error": f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"}
     evidence = resolve_view(ds, dialect)
     result["view"] = evidence.view

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
-from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, TEXT_VR_DELIMS, PersonName
 
 from store.header import WithoutCharacterSet
 from store.header_text import UNREADABLE
@@ -63,7 +63,8 @@ LONGEST_TEXT_BYTES = 1024
 _PREAMBLE_BYTES = 128
 #: File meta information (PS3.10 7.1) is never longer in earnest.
 _META_BYTES = 65536
-_LONG_LENGTHS = (b"OB", b"OW", b"OD", b"OF", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ")
+#: VRs whose length has four bytes: as pydicom counts them, since two readers must find the same transfer syntax in a file.
+_LONG_LENGTHS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 

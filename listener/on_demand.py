@@ -265,6 +265,8 @@ class Reader:
         if meta.transfer_syntax_uid not in DECODABLE:
             raise Refused(Status.TRANSFER_SYNTAX_NOT_SUPPORTED, "its transfer syntax is not supported")
         keys = read_keys(received)
+        if keys.transfer_syntax_uid != meta.transfer_syntax_uid:  # what is read next would inflate a deflated one
+            raise Refused(Status.CANNOT_PARSE, "its file meta names two transfer syntaxes")
         check_uids(keys)
         if keys.damage:
             raise Refused(Status.CANNOT_PARSE, keys.damage)

@@ -8,6 +8,8 @@ from html import escape
 
 from pydicom.dataset import Dataset
 
+from listener.show import harmless
+
 _HEADINGS = (
     ("Patient", "PatientName"),
     ("Patient ID", "PatientID"),
@@ -47,7 +49,7 @@ def as_html(ds: Dataset) -> str:
         + "</li>"
         for line in lines(ds)
     )
-    return (
+    return harmless(
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
         f"<body><h1>{title}</h1><dl>{headings}</dl><ul>{items}</ul></body></html>"
     )
@@ -57,7 +59,7 @@ def as_text(ds: Dataset) -> str:
     """The same as plain text, two blanks of indentation for a level."""
     rows = [f"{name}: {value}" for name, value in _headings(ds)]
     rows += ["  " * line.depth + (f"{line.name}: {line.value}" if line.value else line.name) for line in lines(ds)]
-    return "\n".join(rows) + "\n"
+    return harmless("\n".join(rows)) + "\n"
 
 
 def _named(line: Line) -> str:

@@ -28,7 +28,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from listener.guard import Limits, guard, stream_into
+from listener.guard import DataSetFile, Limits, guard, stream_into
 from listener.keeping import (
     BY_UID,
     SOP_CLASSES,
@@ -166,6 +166,8 @@ class StorageScp:
         callbacks: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, guard, [self._limits]),
             (evt.EVT_CONN_CLOSE, handle_close),
+            (evt.EVT_DIMSE_RECV, handle_whole),
+            (evt.EVT_ABORTED, handle_aborted),
             (evt.EVT_REJECTED, handle_rejected),
             (evt.EVT_C_ECHO, handle_echo),
             (evt.EVT_C_STORE, self.handle_store),
@@ -211,6 +213,7 @@ class StorageScp:
         """evt.EVT_C_STORE: the status for one instance. Leaves no file in `incoming`, whatever happens."""
         started = time.monotonic()
         received: Path = event.dataset_path
+        _whole(event.assoc).pop(str(received), None)
         size_bytes = 0
         keys: Keys | None = None
         status, comment = Status.SUCCESS, ""
@@ -301,6 +304,27 @@ def handle_close(event: Any) -> None:
         message._data_set_file.close()
         with contextlib.suppress(OSError):  # the janitor finds it
             unfinished.unlink(missing_ok=True)
+
+
+def handle_whole(event: Any) -> None:
+    """evt.EVT_DIMSE_RECV: a message has come whole. Whether `handle_store` is asked about it is pynetdicom's decision: it aborts over a
+    class that it does not know, and over a context that was not accepted."""
+    if isinstance(file := event.message._data_set_file, DataSetFile):
+        _whole(event.assoc)[file.name] = file
+
+
+def handle_aborted(event: Any) -> None:
+    """evt.EVT_ABORTED, in the thread that asks `handle_store`: what it was not asked about goes."""
+    for name, file in list(_whole(event.assoc).items()):
+        file.close()
+        with contextlib.suppress(OSError):  # the janitor finds it
+            Path(name).unlink(missing_ok=True)
+
+
+def _whole(assoc: Any) -> dict[str, DataSetFile]:
+    """The data sets that an association brought and that `handle_store` was not asked about yet, by the names of their files."""
+    found: dict[str, DataSetFile] = assoc.__dict__.setdefault("fourview_whole", {})
+    return found
 
 
 def handle_echo(event: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,15 @@ from store.queue import MOST
 def printable(text: str) -> str:
     """`text` with everything but its newlines that could steer a terminal written as an escape: DICOM text comes from strangers."""
     return "".join(one if one == "\n" or one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+#: The controls of C0 and C1 but for tab and newline (U+009B begins a sequence as ESC [ does), and what turns the direction of text.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """`text` for a page: what could steer a terminal or turn what stands beside it is written as an escape, all else stays."""
+    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def json_value(value: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import typer
 
 from listener.config import Config, load
 from listener.finding import Finding
-from listener.show import json_value, printable
+from listener.show import STEERING, json_value, printable
 
 app = typer.Typer(
     name="fourview",
@@ -23,9 +22,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # it would take the [[pacs]] of a help text for markup
 )
-
-#: DEL, the controls of C1 (U+009B begins a sequence as ESC [ does), and what turns the direction of text: JSON lets them stand.
-_STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration file; default: $FOURVIEW_CONFIG, else ./config.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -45,7 +41,7 @@ def configuration(context: typer.Context) -> Config:
 def print_json(value: Any) -> None:
     """`value` as JSON; times in ISO 8601. What could steer a terminal is written as an escape of JSON."""
     text = json.dumps(value, indent=2, default=json_value, ensure_ascii=False)
-    print(_STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text))
+    print(STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def print_findings(findings: Iterable[Finding], as_json: bool) -> None:

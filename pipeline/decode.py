@@ -1,9 +1,10 @@
 """Compressed frame -> stored values, in a child process under limits (PS3.5 section 8 and Annex A; PS3.3 C.7.6.3).
 
 Decoders are C, C++ and Rust that read what a stranger sent: they crash, panic, loop, and allocate what the codestream asks for. So they
-run in a child of their own (`python -m pipeline.decode`), which imports pydicom, decoders, `pipeline.codestream` and `store.header` only,
-gets no secrets in its environment, may use 2 GiB of memory and as much processor time as its image has time, can write no file, has no
-network where the kernel lets it give that up, and dies with its parent. The parent asks through its stdin and reads from its stdout:
+run in a child of their own (`python -m pipeline.decode`), which imports pydicom, decoders, `pipeline.codestream`, `pipeline.run_lengths`
+and `store.header` only, gets no secrets in its environment, may use 2 GiB of memory and as much processor time as its image has time, can
+write no file, has no network where the kernel lets it give that up, and dies with its parent. The parent asks through its stdin and reads
+from its stdout:
 
     request   length (4 bytes, little endian), JSON {"path", "timeout_seconds"}
     answer    length (4 bytes, little endian), JSON {"rows", "columns", "dtype", "pixel_hash"} or {"reason", "permanent"} or {"errno"};
@@ -43,6 +44,7 @@ from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
 
+from pipeline import run_lengths
 from pipeline.codestream import SIZE
 from store.header import read_part10
 
@@ -57,9 +59,10 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 _LENGTH = struct.Struct("<I")
 _MAX_MESSAGE_BYTES = 64 * 1024
 
-#: Transfer syntax -> the pydicom plugins that may decode it, preferred first; none: not compressed. pylibjpeg's RLE plugin panics on
-#: malformed runs and gdcm has known faults, so both come after the others. Deflated is left out because nothing limits what it
-#: inflates to, big endian because it is retired. JPEG Extended needs a 12-bit decoder: gdcm's and pillow's refuse 12 bits.
+#: Transfer syntax -> the pydicom plugins that may decode it, preferred first; none: not compressed. gdcm has known faults and comes last.
+#: RLE is pydicom's behind `run_lengths`: pylibjpeg's plugin panics on malformed runs and accepts short frames. Deflated is left out because
+#: nothing limits what it inflates to, big endian because it is retired. JPEG Extended needs a 12-bit decoder: gdcm's and pillow's refuse
+#: 12 bits.
 _PLUGINS: Mapping[str, tuple[str, ...]] = {
     uid.ExplicitVRLittleEndian: (),
     uid.ImplicitVRLittleEndian: (),
@@ -142,7 +145,12 @@ def decode_file(path: Path) -> Frame:
         precision = _check_codestream(ds, transfer_syntax_uid, layout)
         # pydicom's own correction of unused bits knows nothing of High Bit: _stored_values does it.
         options: Any = {"correct_unused_bits": False}
-        cells = get_decoder(transfer_syntax_uid).as_array(ds, index=0, raw=True, decoding_plugin=plugin, **options)[0]
+        plain = _run_lengths(ds, layout) if transfer_syntax_uid == uid.RLELossless else None
+        cells = (
+            get_decoder(transfer_syntax_uid).as_array(ds, index=0, raw=True, decoding_plugin=plugin, **options)[0]
+            if plain is None
+            else plain
+        )
     if cells.shape != (layout.rows, layout.columns):
         raise DecodeFailed(f"the decoded frame has shape {cells.shape}, not ({layout.rows}, {layout.columns})", permanent=True)
     pixels = _stored_values(cells, layout, precision)
@@ -223,6 +231,15 @@ def _native(ds: Dataset, layout: _Layout) -> npt.NDArray[Any]:
             f"Pixel Data has {len(ds.PixelData)} bytes, {layout.rows} x {layout.columns} pixels need {expected}", permanent=True
         )
     return np.frombuffer(ds.PixelData, dtype, layout.rows * layout.columns).reshape(layout.rows, layout.columns)
+
+
+def _run_lengths(ds: Dataset, layout: _Layout) -> npt.NDArray[Any] | None:
+    """The cells of an RLE frame; None when pydicom's own decoder is to say what is wrong with it."""
+    try:
+        frame = get_frame(ds.PixelData, 0, number_of_frames=1)
+    except (ValueError, EOFError, struct.error):
+        return None
+    return run_lengths.decoded(frame, layout.rows, layout.columns, layout.bits_allocated // 8)
 
 
 def _stored_values(cells: npt.NDArray[Any], layout: _Layout, precision: int) -> npt.NDArray[Any]:

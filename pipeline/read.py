@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from io import BytesIO
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from pipeline.decode import DecodeFailed
+from pipeline.grey_png import grey_png
 from pipeline.heat_map import over_box
 from pipeline.model import ModelError
-from pipeline.pixels import UNIFORM, breast_edge, prepare, preview, uniform
+from pipeline.pixels import UNIFORM, ModelImage, breast_edge, prepare, preview, uniform
 from pipeline.workshop import LoadedModel, Workshop
 from store.database import DatabaseAway
 from store.files import FileGone
@@ -57,14 +59,27 @@ def _read(shop: Workshop, task: ScoreTask, workflow_id: str) -> None:
         frame = shop.decoder.decode(shop.files.path(task.file_name))
         decoded = time.monotonic()
         header = shop.scoring.header(task.instance_id)
-        if shop.scoring.save_pixel_hash(score_id, frame.pixel_hash, breast_edge(frame.pixels, header)):
-            return
-        if uniform(frame.pixels):
-            raise DecodeFailed(UNIFORM, permanent=True)
-        begun = time.monotonic()
-        scores, picture, heat_map = score_image(frame.pixels, header, model)
-        classified = time.monotonic()
-        preview_file, heat_map_file = shop.files.write_all(picture, heat_map)
+        edge, nothing = breast_edge(frame.pixels, header), uniform(frame.pixels)
+        # What the database and the disk wait for and what is computed go beside each other.
+        with ThreadPoolExecutor(1, thread_name_prefix="beside") as beside:
+            seen = None if nothing else beside.submit(prepare, frame.pixels, header, profile=model.identity.profile, size=model.size)
+            if shop.scoring.save_pixel_hash(score_id, frame.pixel_hash, edge):
+                return
+            if seen is None:
+                raise DecodeFailed(UNIFORM, permanent=True)
+            begun = time.monotonic()
+            image = seen.result()
+            kept = beside.submit(_keep_preview, shop, frame.pixels, header)
+            try:
+                scores, heat_map = score_image(image, frame.pixels.shape, model)
+                classified = time.monotonic()
+                preview_file = kept.result()
+                heat_map_file = None if heat_map is None else shop.files.write(heat_map)
+            except BaseException:
+                if kept.exception() is None:
+                    with contextlib.suppress(OSError):  # the janitor finds it
+                        _remove(shop, kept.result())
+                raise
     except FileGone as error:
         shop.scoring.fail(score_id, str(error), permanent=True, workflow_id=workflow_id)
         return
@@ -111,26 +126,21 @@ def _remove(shop: Workshop, *names: str | None) -> None:
             shop.files.remove(name)
 
 
-def score_image(pixels: np.ndarray[Any, Any], header: Dataset, model: LoadedModel) -> tuple[Scores, bytes, bytes | None]:
-    """What the model says of stored values `pixels` (rows, columns), the view's picture, and its heat map over the crop if the model has
-    one; both as PNG bytes with 8 bits of grey."""
-    image = prepare(pixels, header, profile=model.identity.profile, size=model.size)
+def _keep_preview(shop: Workshop, pixels: npt.NDArray[Any], header: Dataset) -> str:
+    return shop.files.write(grey_png(preview(pixels, header)))
+
+
+def score_image(image: ModelImage, shape: tuple[int, int], model: LoadedModel) -> tuple[Scores, bytes | None]:
+    """What the model says of an image of `shape` (rows, columns), and its heat map over the crop, if the model has one, as PNG of grey."""
     read = model.classifier.read(image)
     scores = Scores(
         classes=model.identity.classes,
         probabilities=read.probabilities,
         box=image.box,
-        rows=int(pixels.shape[0]),
-        columns=int(pixels.shape[1]),
+        rows=shape[0],
+        columns=shape[1],
         warnings=image.warnings,
     )
-    heat_map = None
-    if read.heat_map is not None:
-        heat_map = _png(np.rint(over_box(read.heat_map, image) * 255).astype(np.uint8))
-    return scores, _png(preview(pixels, header)), heat_map
-
-
-def _png(grey: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(grey).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    if read.heat_map is None:
+        return scores, None
+    return scores, grey_png(np.rint(over_box(read.heat_map, image) * 255).astype(np.uint8))

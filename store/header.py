@@ -18,13 +18,15 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset, read_preamble
-from pydicom.uid import UID
+from pydicom.filereader import read_dataset, read_file_meta_info, read_preamble
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from store.header_text import UNREADABLE
 
 #: Values above this size (private blocks, look-up tables) stay in the file only: no rule and no result looks at them.
 LARGEST_VALUE_BYTES = 65536
+#: Current Requested Procedure Evidence Sequence: what a Key Object rejects, 500 images in 64 KiB.
+_REFERENCES = 0x0040A375
 #: Of a header with more than this the largest values stay in the file only.
 LARGEST_HEADER_BYTES = 1 << 20
 
@@ -70,8 +72,18 @@ class WithoutCharacterSet:
         self._file.close()
 
 
+class Deflated(ValueError):
+    """The file's transfer syntax is a deflated one."""
+
+    def __init__(self) -> None:
+        super().__init__("a deflated data set is not read: nothing limits what it inflates to")
+
+
 def read_part10(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
-    """The Part 10 file at `path`, also when its Specific Character Set is beyond reading. Raises pydicom's errors."""
+    """The Part 10 file at `path`, also when its Specific Character Set is beyond reading. Raises Deflated and pydicom's errors."""
+    # pydicom inflates all of it at once, also to read a header.
+    if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise Deflated
     try:
         return dcmread(path, stop_before_pixels=stop_before_pixels)
     except (InvalidDicomError, FileNotFoundError):
@@ -88,7 +100,7 @@ def read_header(path: Path) -> Dataset:
     ds = read_part10(path, stop_before_pixels=True)
     for tag in list(ds.keys()):
         element = ds.get_item(tag)
-        large = isinstance(element, RawDataElement) and len(element.value or b"") > LARGEST_VALUE_BYTES
+        large = tag != _REFERENCES and isinstance(element, RawDataElement) and len(element.value or b"") > LARGEST_VALUE_BYTES
         if large or 0x6000 <= tag.group <= 0x60FF:
             del ds[tag]
     raw = {tag: ds.get_item(tag) for tag in list(ds.keys())}

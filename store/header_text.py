@@ -25,6 +25,7 @@ UNREADABLE = (
     OSError,
     EOFError,
     RecursionError,
+    MemoryError,  # a length of 4 GiB
     struct.error,
     BytesLengthException,
 )

@@ -482,7 +482,7 @@ def test_what_takes_over_a_decoder_can_write_no_file_and_call_nobody(tmp_path: P
 def test_a_frame_that_costs_more_processor_time_than_it_has_ends_the_child(kept: Callable[[Dataset], Path]) -> None:
     """Here by itself: the parent, which also looks at the clock, is not there to kill it."""
     side = 2048
-    segment = b"\x00\x07" * side * side  # runs of one byte each
+    segment = b"\x00\x07" * (side * side + 1)  # runs of one byte each, one too many: the slow, strict decoder has the word
     stream = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13) + segment + segment
     path = kept(compressed(stream, uid.RLELossless, Rows=side, Columns=side))
     child = Decoder._start()

@@ -8,13 +8,13 @@ from typing import Any
 
 import pipeline.read
 
-_score_image = pipeline.read.score_image
+_prepare = pipeline.read.prepare
 
 
-def score_image(pixels: Any, header: Any, model: Any) -> Any:
+def prepare(pixels: Any, header: Any, **options: Any) -> Any:
     if header.SOPInstanceUID == os.environ["POISONED_UID"]:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _score_image(pixels, header, model)
+    return _prepare(pixels, header, **options)
 
 
-pipeline.read.score_image = score_image
+pipeline.read.prepare = prepare
