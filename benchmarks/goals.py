@@ -161,6 +161,15 @@ DECLARED = (
         goals=(_times(4),),
     ),
     Declared(
+        key="view_memory",
+        what="memory of one view, beyond the idle worker and its decoding child",
+        rival="",
+        unit="MB",
+        measured_in="preprocessing",
+        goals=(_under(400),),
+        figure=Figure.LARGEST,
+    ),
+    Declared(
         key="classifier_fp32",
         what="classifier, four views, fp32",
         rival="torch eager",

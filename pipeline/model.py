@@ -103,9 +103,10 @@ def model_input(image: ModelImage, card: ModelCard) -> npt.NDArray[np.float32]:
     if image.grey.shape != (card.input_size, card.input_size):
         raise ModelError(f"the image is {image.grey.shape}, {card.path.name} wants {card.input_size} x {card.input_size}")
     variants = np.stack([image.grey, *_augmented(image.grey, card.augmentation)])
-    # In float64, as the reference computed it, and rounded once.
-    rgb = (np.stack([variants] * 3, axis=-1) - np.array(card.mean)) / np.array(card.std)
-    return np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32)
+    given = np.empty((len(variants), 3, *image.grey.shape), np.float32)
+    for channel, (mean, std) in enumerate(zip(card.mean, card.std, strict=True)):
+        given[:, channel] = (variants.astype(np.float64) - mean) / std  # in float64, as the reference computed it, and rounded once
+    return given
 
 
 def _augmented(grey: npt.NDArray[np.float32], augmentation: Augmentation) -> list[npt.NDArray[np.float32]]:

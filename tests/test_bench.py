@@ -61,6 +61,7 @@ def test_the_rows_of_the_issue_are_declared_each_once_in_a_file_that_runs() -> N
         "sustained": ["at least 4 times"],
         "preprocessing_presentation": ["at least 15 times"],
         "preprocessing_reference": ["at least 4 times"],
+        "view_memory": ["under 400 MB"],
         "classifier_fp32": ["at least 2 times"],
         "classifier_difference": ["under 0.0001"],
         "reception_1_storescp": ["at least 1.5 times"],
