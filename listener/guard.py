@@ -34,6 +34,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pynetdicom import dimse_messages
 
+from listener.reactors import let_wait
+
 LOG = logging.getLogger(__name__)
 
 HEADER_BYTES = 6
@@ -154,6 +156,7 @@ def guard(event: Any, limits: Limits) -> None:
 
     A connection between two PDUs is left alone: that is the business of `AE.network_timeout` and `AE.acse_timeout`.
     """
+    let_wait(event.assoc)
     reader = _PduReader(event.assoc, event.assoc.dul.socket.socket, limits, peer=str(event.address[0]))
     event.assoc.dul.socket.recv = reader.recv
 

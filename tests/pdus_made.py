@@ -52,6 +52,13 @@ def c_store_request(sop_class_uid: str, sop_instance_uid: str, message_id: int =
     return _element(0x0000, struct.pack("<L", len(elements))) + elements
 
 
+def c_echo() -> bytes:
+    """A P-DATA-TF with a C-ECHO-RQ (PS3.7 9.3.5), implicit little endian."""
+    elements = _element(0x0002, _uid(Verification)) + _element(0x0100, b"\x30\x00") + _element(0x0110, b"\x01\x00")
+    elements += _element(0x0800, b"\x01\x01")
+    return p_data((LAST_COMMAND, _element(0x0000, struct.pack("<L", len(elements))) + elements))
+
+
 def _element(number: int, value: bytes) -> bytes:
     return struct.pack("<HHL", 0, number, len(value)) + value
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammograms_made import mammogram
-from pdus_made import LAST_COMMAND, association_request, p_data, read_pdu, status_of
+from pdus_made import association_request, c_echo, read_pdu, status_of
 from processes import open_files, resident_kib, threads
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
@@ -19,7 +19,7 @@ from pynetdicom.presentation import build_context
 
 from listener.scp import MEMORY_SECONDS
 
-VERIFICATION, MG = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.1.2"
+MG = "1.2.840.10008.5.1.4.1.1.1.2"
 RELEASE = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 #: Every so many associations one is a C-STORE, and every so many connects one stays silent until it is thrown out.
 STORE_EVERY, SILENT_EVERY = 10, 20
@@ -56,7 +56,7 @@ def settled(pid: int, before: Held, *, seconds: float = 120) -> Held:
 
 def associations(port: int, count: int, *, said: Callable[[int], None] = lambda _: None) -> Counter[str]:
     """`count` associations one after the other: C-ECHO, and now and then C-STORE of an image; what was answered."""
-    request, echo = association_request(called="FOURVIEW"), _echo()
+    request, echo = association_request(called="FOURVIEW"), c_echo()
     image = mammogram()
     answers: Counter[str] = Counter()
     for number in range(count):
@@ -100,18 +100,6 @@ def _thrown_out(silent: list[socket.socket]) -> int:
         connection.close()
     silent.clear()
     return count
-
-
-def _echo() -> bytes:
-    """A P-DATA-TF with a C-ECHO-RQ (PS3.7 9.3.5), implicit little endian."""
-
-    def element(number: int, value: bytes) -> bytes:
-        return struct.pack("<HHL", 0, number, len(value)) + value
-
-    elements = element(0x0002, VERIFICATION.encode() + b"\0") + element(0x0100, struct.pack("<H", 0x0030))
-    elements += element(0x0110, struct.pack("<H", 1)) + element(0x0800, struct.pack("<H", 0x0101))
-    command = element(0x0000, struct.pack("<L", len(elements))) + elements
-    return p_data((LAST_COMMAND, command))
 
 
 def _exchange(port: int, request: bytes, echo: bytes) -> int:

@@ -25,7 +25,7 @@ HOMES = {
     "torchvision": ["pipeline/model.py"],
     "safetensors": ["pipeline/model.py"],
     "openvino": ["pipeline/openvino_engine.py"],
-    "pynetdicom": ["listener/scp.py", "listener/guard.py", "listener/standin.py", "pipeline/send.py"],
+    "pynetdicom": ["listener/scp.py", "listener/guard.py", "listener/reactors.py", "listener/standin.py", "pipeline/send.py"],
     "dbos": ["pipeline/work.py"],
     "sqlalchemy": ["store/*"],
     "alembic": ["store/upgrade.py", "store/migrations/*"],
