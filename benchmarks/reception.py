@@ -372,11 +372,14 @@ def measured(receiver: Receiver, images: Images, senders: int, per_sender: int) 
     cpu_seconds = _cpu_seconds(receiver.processes()) - before
     end_mib = _resident_kib(receiver.processes()) / 1024
     answered = 0
+    faults: list[str] = []
     for output in outputs:
         output.seek(0)
-        answered += len(re.findall(r"Received Store Response \(Success\)", output.read()))
+        said = output.read()
+        answered += len(re.findall(r"Received Store Response \(Success\)", said))
+        faults += re.findall(r"(?m)^[EF]: .*|Received Store Response \((?!Success).*", said)
         output.close()
-    complaints = receiver.missing(expected) if answered == count else [f"{count - answered} of {count} not answered Success"]
+    complaints = receiver.missing(expected) if answered == count else [f"{count - answered} of {count} not answered Success", *faults]
     receiver.clear()
     return Run(seconds, count, answered, complaints, cpu_seconds, max(watched.peak_kib / 1024, end_mib), end_mib)
 
