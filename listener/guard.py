@@ -184,6 +184,16 @@ class _PduReader:
         """The next `size` bytes, or fewer when the connection is or has just been closed."""
         if self._is_closed:
             return bytearray()  # what had come before is still there to be read
+        if self._flags:
+            return self._recv(size)
+        with contextlib.suppress(OSError):  # closed by another thread
+            self._connection.settimeout(WAIT_SECONDS)
+        received = self._recv(size)
+        with contextlib.suppress(OSError):
+            self._connection.settimeout(self._limits.pdu_seconds)
+        return received
+
+    def _recv(self, size: int) -> bytearray:
         if self._body_type is None:
             return self._header(size)
         pdu_type, self._body_type = self._body_type, None
@@ -355,7 +365,8 @@ def _fragments(body: memoryview) -> list[_Fragment]:
 def _set_timeouts(connection: socket.socket, send_seconds: float) -> int:
     """How long reading waits for bytes, and sending for a peer that does not read (it would hold the thread); flags for reading.
 
-    A socket of the operating system keeps both by itself, and then one call reads as much as it was asked for. TLS has one for both.
+    A socket of the operating system keeps both by itself, and then one call reads as much as it was asked for. With TLS there are no flags,
+    and one time for both, which reading changes for as long as it lasts.
     """
     if isinstance(connection, ssl.SSLSocket):
         connection.settimeout(send_seconds)

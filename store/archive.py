@@ -7,6 +7,7 @@ read once per transaction; tests pass their own.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from store import found_by, requests, tables
-from store.database import database_now, insert_or_ignore
+from store.database import BUSY_TIMEOUT_SECONDS, database_now, insert_or_ignore
 from store.forget import forgotten
 from store.grouping import Release, RequestKind
 from store.header import indexed_values
@@ -129,11 +130,23 @@ class Archive:
         self._engine = engine
         self._clock = clock
         self._handed_out = 0
+        self._turn = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------------- receive
 
     def keep(self, reception: Reception) -> Kept:
         """Remember a received instance; durable when it returns. Raises Busy when the database cannot answer in time."""
+        # SQLite has one writer and lets the others ask now and then, whoever came first: one of many may wait in vain. They queue here.
+        if self._engine.dialect.name != "sqlite":
+            return self._kept(reception)
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_SECONDS / 2):
+            raise Busy.keeping(reception.sop_instance_uid, TimeoutError(), unsure=False)
+        try:
+            return self._kept(reception)
+        finally:
+            self._turn.release()
+
+    def _kept(self, reception: Reception) -> Kept:
         written: list[Kept] = []
         try:
             for _ in range(2):

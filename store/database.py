@@ -164,9 +164,10 @@ def alone_or_never(connection: sa.Connection, what: str) -> bool:
 def insert_or_ignore(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
     """Insert a row unless a unique constraint says that it is there already; whether it was inserted."""
     insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    statement = insert(table).values(**values).on_conflict_do_nothing()
     # The row count does not tell: with PostgreSQL's driver it is -1 where a key is generated.
-    return connection.execute(statement.returning(*table.primary_key)).first() is not None
+    # Values beside the statement cost less than in it: it is compiled once.
+    statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(statement, values).first() is not None
 
 
 def workflow_engine(url: str) -> sa.Engine:

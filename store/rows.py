@@ -83,7 +83,7 @@ def change_study(connection: sa.Connection, study_instance_uid: str, **values: A
 def say(connection: sa.Connection, study_instance_uid: str, now: datetime, text: str, reason: str = "") -> None:
     """Append a line to a study's timeline."""
     line = f"{text}: {reason}" if reason else text
-    connection.execute(sa.insert(tables.timeline).values(study_instance_uid=study_instance_uid, at=now, text=line))
+    connection.execute(sa.insert(tables.timeline), {"study_instance_uid": study_instance_uid, "at": now, "text": line})
 
 
 def move(connection: sa.Connection, study: sa.Row[Any], event: Event, reason: str, now: datetime, **values: Any) -> StudyState:

@@ -18,6 +18,7 @@ import signal
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -32,12 +33,13 @@ from pynetdicom.presentation import build_context
 from stepped_store import SteppedStore, exam, image
 
 from listener import keys
-from listener.keys import Status
+from listener.keeping import keep_file
+from listener.keys import Status, read_keys
 from listener.scp import StorageScp
 from pipeline.decode import DecodeFailed, Decoder, DiskFault
 from pipeline.upkeep import retire, tidy
 from store import tables
-from store.archive import Archive
+from store.archive import Archive, Kept
 from store.database import write_engine
 from store.files import Files
 from store.rows import Busy
@@ -271,6 +273,33 @@ def test_a_database_that_is_full_asks_for_a_later_try(tmp_path: Path, sqlite: sa
         assert set(statuses) == {Status.SUCCESS, Status.OUT_OF_RESOURCES}
         assert reception.send() == Status.SUCCESS
         reception.check()
+
+
+def test_many_receptions_at_once_take_turns(tmp_path: Path, sqlite: sa.Engine) -> None:
+    """SQLite would have fifteen of them ask now and then whether they may write: here no second one asks before the first has ended."""
+    files, archive = Files(tmp_path / "files"), Archive(sqlite)
+    asking: list[int] = []
+    most = [0]
+
+    @sa.event.listens_for(sqlite, "before_cursor_execute")
+    def asks(_connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            asking.append(1)
+            most[0] = max(most[0], len(asking))
+
+    @sa.event.listens_for(sqlite, "commit")
+    def ends(_connection: sa.Connection) -> None:
+        asking.pop()
+
+    def keep(number: int) -> Kept:
+        path = tmp_path / f"{number}.dcm"
+        image(View.L_CC, str(number)).save_as(path, enforce_file_format=True)
+        keys = read_keys(path)
+        return keep_file(keys, path, "", archive=archive, files=files, calling_ae_title="GANTRY", called_ae_title="FOURVIEW")
+
+    with ThreadPoolExecutor(16) as threads:
+        assert list(threads.map(keep, range(48))) == [Kept.NEW] * 48
+    assert most == [1]
 
 
 @pytest.mark.parametrize("stands", [True, False], ids=["the commit stands", "the commit is lost"])
