@@ -81,6 +81,12 @@ torture: $(STAMP) ## kill -9 of every process, ROUNDS=200 times on DATABASE=sqli
 soak: $(STAMP) ## 10,000 associations and 10,000 bare TCP connects: memory, threads and files of the receiver
 	$(BIN)/python benchmarks/soak.py
 
+FUZZ_SECONDS ?= 600
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## fuzz everything that reads what strangers write, FUZZ_SECONDS=600 for each target, and count
+	$(BIN)/python benchmarks/fuzz.py --seconds $(FUZZ_SECONDS)
+
 .PHONY: scale
 scale: $(STAMP) ## studies per hour for 1, 2, 4 and 8 workers on PostgreSQL, with a model that only sleeps (needs dcmtk)
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/scale_out.py

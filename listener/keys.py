@@ -201,7 +201,10 @@ def _data_set(file: BinaryIO, start: int, *, is_implicit_vr: bool) -> Dataset:
 def _raw(ds: Dataset, keyword: str) -> bytes:
     if keyword not in ds:
         return b""
-    value = ds.get_item(keyword).value
+    try:
+        value = ds.get_item(keyword).value
+    except UNREADABLE:  # an empty one of a VR that is none
+        return b""
     if not isinstance(value, bytes):
         value = str(value or "").encode("ascii", "backslashreplace")  # pydicom has converted it already
     return value[:LONGEST_TEXT_BYTES]

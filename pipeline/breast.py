@@ -17,6 +17,7 @@ from scipy import ndimage  # type: ignore[import-untyped]
 from pipeline.grey import lookup, modality, padding_of
 from pipeline.model_image import Box, FloatImage
 from pipeline.otsu import otsu
+from store.header_text import value_of
 
 #: Cells along the longer side.
 _CELLS = 400
@@ -272,7 +273,8 @@ def breast_edge(pixels: npt.NDArray[Any], ds: Dataset) -> str:
 
 def _coarse_grey(pixels: npt.NDArray[Any], ds: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]] | None:
     """The image in cells, 0...1, bright = dense, whatever the window, and which are padding; None without polarity or content."""
-    if ds.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+    photometric = value_of(ds, "PhotometricInterpretation")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         return None
     step = max(1, round(max(pixels.shape) / _COARSE))
     rows, columns = (_mirrored_positions(side, step) for side in pixels.shape)
@@ -281,10 +283,10 @@ def _coarse_grey(pixels: npt.NDArray[Any], ds: Dataset) -> tuple[npt.NDArray[np.
     if padding.all():
         return None
     units = modality(stored, ds, [])
-    looked_up = lookup(units, ds.VOILUTSequence[0]) if ds.get("VOILUTSequence") else None
+    looked_up = lookup(units, ds, "VOILUTSequence")
     if looked_up is not None:
         units = looked_up[0]
-    if ds.PhotometricInterpretation == "MONOCHROME1":
+    if photometric == "MONOCHROME1":
         units = -units
     units[padding] = units[~padding].min()
     # The median of a cell is one of its values: no letter's stroke, and no rounding that depends on the direction or the scale.

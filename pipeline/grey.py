@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from pipeline.model_image import FloatImage
 from pipeline.strips import all_values, patterns_of, value_counts
+from store.header_text import items_of, value_of
 
 
 def grey_table(pixels: npt.NDArray[Any], ds: Dataset) -> tuple[FloatImage, tuple[str, ...]]:
@@ -26,12 +28,12 @@ def grey_table(pixels: npt.NDArray[Any], ds: Dataset) -> tuple[FloatImage, tuple
     grey = _voi(units, ds, warnings)
     if grey is None:
         grey = _full_range(units, _held(pixels, units, padding))
-    photometric = ds.get("PhotometricInterpretation")
+    photometric = value_of(ds, "PhotometricInterpretation")
     if photometric == "MONOCHROME1":
         grey = 1.0 - grey
     elif photometric != "MONOCHROME2":
         warnings.append("Photometric Interpretation is neither MONOCHROME1 nor MONOCHROME2: shown as MONOCHROME2.")
-    elif ds.get("PresentationLUTShape") == "INVERSE":
+    elif value_of(ds, "PresentationLUTShape") == "INVERSE":
         warnings.append("Presentation LUT Shape INVERSE contradicts MONOCHROME2: shown as MONOCHROME2.")
     grey[padding] = 0.0  # black also where polarity would have made it a bright frame
     return grey.astype(np.float32), tuple(warnings)
@@ -39,13 +41,14 @@ def grey_table(pixels: npt.NDArray[Any], ds: Dataset) -> tuple[FloatImage, tuple
 
 def _present(ds: Dataset, keyword: str) -> bool:
     """Whether an attribute has a value, be it malformed: looked at without converting it."""
-    return keyword in ds and ds.get_item(keyword).value not in (None, "", b"")
+    value = ds.get_item(keyword).value if keyword in ds else None
+    return value not in (None, "", b"") and not (isinstance(value, Sequence) and not value)
 
 
 def _numbers(ds: Dataset, keyword: str) -> tuple[float, ...]:
     """The finite numbers of an attribute of one or several values; empty when it is absent, empty or not a number."""
+    value = value_of(ds, keyword)
     try:
-        value = ds.get(keyword)
         values = () if value is None or value == "" else value if hasattr(value, "__iter__") and not isinstance(value, str) else (value,)
         numbers = tuple(float(item) for item in values)
     except (TypeError, ValueError, OverflowError):
@@ -69,8 +72,8 @@ def padding_of(stored: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.bool_]:
 def modality(stored: npt.NDArray[Any], ds: Dataset, warnings: list[str]) -> npt.NDArray[np.float64]:
     """Modality LUT Sequence, or Rescale Slope and Intercept, or nothing (PS3.3 C.11.1)."""
     units: npt.NDArray[np.float64] = stored.astype(np.float64)
-    if ds.get("ModalityLUTSequence"):
-        looked_up = lookup(units, ds.ModalityLUTSequence[0])
+    if _present(ds, "ModalityLUTSequence"):
+        looked_up = lookup(units, ds, "ModalityLUTSequence")
         if looked_up is not None:
             return looked_up[0]
         warnings.append("The Modality LUT is not readable and was left out.")
@@ -81,18 +84,21 @@ def modality(stored: npt.NDArray[Any], ds: Dataset, warnings: list[str]) -> npt.
     return units * (slope[0] if slope else 1.0) + (intercept[0] if intercept else 0.0)
 
 
-def lookup(values: npt.NDArray[np.float64], item: Dataset) -> tuple[npt.NDArray[np.float64], int] | None:
-    """`values` through the LUT in a sequence item, and the largest output it may have; None when it is malformed."""
-    descriptor = _numbers(item, "LUTDescriptor")
-    data = item.get("LUTData")
+def lookup(values: npt.NDArray[np.float64], ds: Dataset, keyword: str) -> tuple[npt.NDArray[np.float64], int] | None:
+    """`values` through the LUT in a sequence's first item, and the largest output it may have; None without one or for a malformed one."""
+    items = items_of(ds, keyword)
+    descriptor, data = (_numbers(items[0], "LUTDescriptor"), value_of(items[0], "LUTData")) if items else ((), None)
     if len(descriptor) != 3 or data is None:
         return None
     entries, first, bits = int(descriptor[0]) or 65536, int(descriptor[1]), int(descriptor[2])
     if isinstance(data, bytes):
         entry_bytes = 1 if len(data) < 2 * entries else 2
         data = np.frombuffer(data, np.dtype(f"<u{entry_bytes}"), len(data) // entry_bytes)
-    outputs = np.atleast_1d(np.asarray(data, np.float64))[:entries]
-    if outputs.size < entries or not 1 <= bits <= 16:
+    try:
+        outputs = np.atleast_1d(np.asarray(data, np.float64))[:entries]
+    except (TypeError, ValueError):
+        return None
+    if outputs.ndim != 1 or not 1 <= entries <= outputs.size or not 1 <= bits <= 16 or not np.isfinite(outputs).all():
         return None
     if first > 0x7FFF and values.min() < 0:  # a negative first value in a descriptor that was written as US
         first -= 0x10000
@@ -125,15 +131,15 @@ _WINDOWS: Mapping[str, tuple[Callable[[npt.NDArray[np.float64], float, float], n
 
 def _voi(units: npt.NDArray[np.float64], ds: Dataset, warnings: list[str]) -> npt.NDArray[np.float64] | None:
     """Grey 0...1 by the first VOI LUT, else by the first window; None when the header has neither in a usable form (PS3.3 C.11.2)."""
-    if ds.get("VOILUTSequence"):
-        looked_up = lookup(units, ds.VOILUTSequence[0])
+    if _present(ds, "VOILUTSequence"):
+        looked_up = lookup(units, ds, "VOILUTSequence")
         if looked_up is not None and looked_up[1] > 0:
             return looked_up[0] / looked_up[1]
         warnings.append("The VOI LUT is not readable and was left out.")
     if not _present(ds, "WindowCenter") and not _present(ds, "WindowWidth"):
         return None
     center, width = _numbers(ds, "WindowCenter"), _numbers(ds, "WindowWidth")
-    function = str(ds.get("VOILUTFunction") or "LINEAR")
+    function = str(value_of(ds, "VOILUTFunction") or "LINEAR")
     if function not in _WINDOWS:
         warnings.append("VOI LUT Function is unknown: LINEAR was used.")
         function = "LINEAR"

@@ -8,10 +8,10 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException
 
 from pipeline.rule_condition import BY_NAME, WEEKDAYS
 from pipeline.rule_pattern import LONGEST_TEXT
+from store.header_text import value_of
 from store.seen import Seen
 from store.study import HANGING_ORDER, View
 
@@ -90,11 +90,7 @@ def facts(
 
 
 def _attribute(ds: Dataset, keyword: str) -> str | None:
-    try:
-        return _text(ds.get(keyword))
-    except (BytesLengthException, NotImplementedError, OSError, ValueError, TypeError, LookupError):
-        # A sender can write any VR and any bytes. What pydicom cannot read counts as absent.
-        return None
+    return _text(value_of(ds, keyword))
 
 
 def _text(value: object) -> str | None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from store.header_text import value_of
 from store.study import digest
 
 #: What results copy and a destination may correct; all of them can be asked for by C-FIND and QIDO-RS at STUDY level (PS3.4 C.6.2.1).
@@ -57,7 +58,7 @@ def carried(header: Mapping[str, Any]) -> dict[str, str]:
 
 def values_of(ds: Dataset) -> dict[str, str]:
     """The correctable values that `ds` has; those that are absent or empty are left out."""
-    found = {keyword: str(ds.get(keyword) or "").replace("\0", "").strip() for keyword in CORRECTABLE}
+    found = {keyword: str(value_of(ds, keyword) or "").replace("\0", "").strip() for keyword in CORRECTABLE}
     return {keyword: value for keyword, value in found.items() if value}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
@@ -49,6 +50,22 @@ def _plain_text(element: RawDataElement) -> list[str] | None:
     if not value or (element.VR or dictionary_VR(element.tag)) not in _PLAIN or not value.isascii() or b"\x1b" in value:
         return None
     return value.decode("ascii").split("\\")
+
+
+def value_of(ds: Dataset, keyword: str) -> Any:
+    """The attribute's value as pydicom gives it; None when it is absent or cannot be read."""
+    try:
+        return ds.get(keyword)
+    except UNREADABLE:
+        return None
+
+
+def items_of(ds: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none when it is absent, cannot be read, or is not a sequence at all."""
+    value = value_of(ds, keyword)
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        return []
+    return [item for item in value if isinstance(item, Dataset)]
 
 
 class Attributes:

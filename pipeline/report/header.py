@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
@@ -18,19 +18,17 @@ from pipeline import wording
 from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pipeline.report import uids
 from pipeline.report.values import Report
+from store.header_text import UNREADABLE, items_of, value_of
 
 PRODUCT = "Fourview"
-
-#: What pydicom raises when a value cannot be read as its VR: wrong lengths, letters in numbers, unknown VRs and character sets.
-UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, NotImplementedError)
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def text(ds: Dataset, keyword: str) -> str:
     """The attribute's value as one line of text without padding; "" when absent, empty, binary or unreadable."""
+    value = value_of(ds, keyword)
     try:
-        value = ds.get(keyword)
         values = value if isinstance(value, MultiValue) else [value]
         joined = "\\".join("" if part is None or isinstance(part, bytes) else str(part) for part in values)
     except UNREADABLE:
@@ -112,19 +110,9 @@ COPIED_REQUEST: dict[str, Callable[[str], str]] = {"RequestedProcedureID": _as_i
 COPIED_KEYWORDS = (*COPIED, *COPIED_REQUEST, "ProcedureCodeSequence")
 
 
-def _items(ds: Dataset, keyword: str) -> Iterator[Dataset]:
-    try:
-        value = ds.get(keyword)
-    except UNREADABLE:
-        return
-    # A sequence sent with the VR of a text arrives as bytes or text: it holds no items.
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        yield from (item for item in value if isinstance(item, Dataset))
-
-
 def _procedure_code(ds: Dataset) -> str:
     """The first usable item of Procedure Code Sequence (0008,1032) as "value^scheme^meaning"; "" when there is none."""
-    for item in _items(ds, "ProcedureCodeSequence"):
+    for item in items_of(ds, "ProcedureCodeSequence"):
         parts = [text(item, keyword) for keyword in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")]
         if (
             all(parts)
@@ -146,7 +134,7 @@ def copied_header(headers: Sequence[Dataset]) -> dict[str, str]:
     Keywords without a value are left out. Two lists of headers with an equal answer make equal results.
     """
     values = {keyword: _first(clean(text(ds, keyword)) for ds in headers) for keyword, clean in COPIED.items()}
-    requests = [item for ds in headers for item in _items(ds, "RequestAttributesSequence")]
+    requests = [item for ds in headers for item in items_of(ds, "RequestAttributesSequence")]
     values |= {keyword: _first(clean(text(item, keyword)) for item in requests) for keyword, clean in COPIED_REQUEST.items()}
     values["ProcedureCodeSequence"] = _first(_procedure_code(ds) for ds in headers)
     return {keyword: value for keyword, value in values.items() if value}
