@@ -139,7 +139,7 @@ class Archive:
         # SQLite has one writer and lets the others ask now and then, whoever came first: one of many may wait in vain. They queue here.
         if self._engine.dialect.name != "sqlite":
             return self._kept(reception)
-        if not self._turn.acquire(timeout=BUSY_TIMEOUT_SECONDS / 2):
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_SECONDS):
             raise Busy.keeping(reception.sop_instance_uid, TimeoutError(), unsure=False)
         try:
             return self._kept(reception)
