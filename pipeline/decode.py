@@ -7,8 +7,8 @@ write no file, has no network where the kernel lets it give that up, and dies wi
 from its stdout:
 
     request   length (4 bytes, little endian), JSON {"path", "timeout_seconds"}
-    answer    length (4 bytes, little endian), JSON {"rows", "columns", "dtype", "pixel_hash"} or {"reason", "permanent"} or {"errno"};
-              then the pixels
+    answer    length (4 bytes, little endian), JSON {"rows", "columns", "dtype", "bits_stored", "pixel_representation"}, then the pixels;
+              or JSON {"reason", "permanent"} or {"errno"}
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -101,11 +102,17 @@ class Frame:
     """A decoded image.
 
     `pixels`: stored values, (rows, columns), uint8 when unsigned with at most 8 bits stored, else uint16 or int16; bits above Bits
-    Stored are gone, signed values are extended. `pixel_hash`: 64 hex digits, the same for an image in every lossless transfer syntax.
+    Stored are gone, signed values are extended. Bits Stored and Pixel Representation are those of the header.
     """
 
     pixels: npt.NDArray[Any]
-    pixel_hash: str
+    bits_stored: int
+    pixel_representation: int
+
+    @cached_property
+    def pixel_hash(self) -> str:
+        """64 hex digits, the same for an image in every lossless transfer syntax. Worked out when first asked for."""
+        return pixel_hash(self.pixels, bits_stored=self.bits_stored, pixel_representation=self.pixel_representation)
 
 
 class DiskFault(OSError):
@@ -154,7 +161,7 @@ def decode_file(path: Path) -> Frame:
     if cells.shape != (layout.rows, layout.columns):
         raise DecodeFailed(f"the decoded frame has shape {cells.shape}, not ({layout.rows}, {layout.columns})", permanent=True)
     pixels = _stored_values(cells, layout, precision)
-    return Frame(pixels, pixel_hash(pixels, bits_stored=layout.bits_stored, pixel_representation=layout.pixel_representation))
+    return Frame(pixels, layout.bits_stored, layout.pixel_representation)
 
 
 def pixel_hash(pixels: npt.NDArray[Any], *, bits_stored: int, pixel_representation: int) -> str:
@@ -297,7 +304,8 @@ def _answer(path: Path) -> tuple[dict[str, Any], memoryview]:
         return {"reason": f"the image is malformed: {type(error).__name__}", "permanent": True}, memoryview(b"")
     pixels = np.ascontiguousarray(frame.pixels)
     rows, columns = pixels.shape
-    return {"rows": rows, "columns": columns, "dtype": pixels.dtype.str, "pixel_hash": frame.pixel_hash}, pixels.data.cast("B")
+    said = {"rows": rows, "columns": columns, "dtype": pixels.dtype.str, "bits_stored": frame.bits_stored}
+    return {**said, "pixel_representation": frame.pixel_representation}, pixels.data.cast("B")
 
 
 def _write_message(pipe: IO[bytes], message: Mapping[str, Any], payload: memoryview | bytes = b"") -> None:
@@ -447,7 +455,8 @@ class Decoder:
         if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE and dtype.itemsize <= 2):
             raise EOFError
         data = _receive(child.stdout, rows * columns * dtype.itemsize, deadline)
-        return Frame(np.frombuffer(data, dtype).reshape(rows, columns), message["pixel_hash"])
+        pixels = np.frombuffer(data, dtype).reshape(rows, columns)
+        return Frame(pixels, int(message["bits_stored"]), int(message["pixel_representation"]))
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is None:

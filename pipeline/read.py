@@ -59,11 +59,11 @@ def _read(shop: Workshop, task: ScoreTask, workflow_id: str) -> None:
         frame = shop.decoder.decode(shop.files.path(task.file_name))
         decoded = time.monotonic()
         header = shop.scoring.header(task.instance_id)
-        edge, nothing = breast_edge(frame.pixels, header), uniform(frame.pixels)
-        # What the database and the disk wait for and what is computed go beside each other.
+        nothing = uniform(frame.pixels)
+        # What the network is given is made beside what the database is told, and the picture beside what the network does.
         with ThreadPoolExecutor(1, thread_name_prefix="beside") as beside:
             seen = None if nothing else beside.submit(prepare, frame.pixels, header, profile=model.identity.profile, size=model.size)
-            if shop.scoring.save_pixel_hash(score_id, frame.pixel_hash, edge):
+            if shop.scoring.save_pixel_hash(score_id, frame.pixel_hash, breast_edge(frame.pixels, header)):
                 return
             if seen is None:
                 raise DecodeFailed(UNIFORM, permanent=True)
