@@ -37,7 +37,7 @@ def steps(log: Iterable[Mapping[str, Any]], study_instance_uid: str, answered: f
     _, classifying = ended("image read", "classify_seconds")
     saved, reporting = ended("version saved", "seconds")
     sent, sending = next(
-        (float(line["at"]) - answered, float(line["batch_seconds"])) for line in lines if line["event"].startswith("delivery ")
+        (float(line["at"]) - answered, float(line["batch_seconds"])) for line in lines if line["event"].split()[0] == "delivery"
     )
     kept, keeping = ended("instance", "seconds")
     began = read - reading

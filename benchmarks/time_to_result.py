@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-# `measured` lets what stands in tests/ be found.
+from measured import Row, Run, in_turn, main  # before what it finds
+
+# isort: split
 import sqlalchemy as sa
 from fourview_process import SIMULATED_CARD
 from mammograms_made import mammogram, uid
-from measured import Row, Run, in_turn, main
 from reference_path import ReferenceWorker
 from steps import processor_seconds, steps, steps_text
 from storescu import Outgoing, Sender
@@ -54,6 +55,7 @@ def rows(run: Run) -> Iterator[Row]:
         pace = PACE_SECONDS / 3 if run.quick else PACE_SECONDS
         ours, theirs = in_turn(lambda: measured.paced(pace), rival.once, seconds=0, at_least=pairs, warm=0)
         yield Row("paced", ours, theirs, f"a view every {pace:g} s" if run.quick else "")
+        way.wait_for_delivery(measured.last[0])
         print(steps_text(steps(way.log(), *measured.last)), file=sys.stderr)
         yield Row("burst", *in_turn(measured.burst, rival.once, seconds=0, at_least=pairs, warm=0))
         seconds = run.seconds * 0.1

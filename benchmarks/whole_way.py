@@ -133,6 +133,15 @@ class WholeWay:
             time.sleep(0.02)
         return [stored[study] for study in studies]
 
+    def wait_for_delivery(self, study_instance_uid: str) -> None:
+        """Until Fourview has said in its log that a report was sent, which comes after the report is there."""
+
+        def said() -> bool:
+            mine = [line for line in self.log() if line.get("study_instance_uid") == study_instance_uid]
+            return any(line["event"].split()[0] == "delivery" for line in mine)
+
+        self.fourview.wait_for(said, f"nothing is said of the delivery of {study_instance_uid}")
+
     def log(self) -> Iterator[dict[str, Any]]:
         """Fourview's lines so far, `at` in seconds since the epoch."""
         for line in self.fourview.log.read_text(errors="replace").splitlines():
