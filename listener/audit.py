@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import OrderedDict
 from http import HTTPStatus
 
 from starlette.types import Scope
 
+from listener.keys import is_uid, told
 from listener.users import Person
 
 log = logging.getLogger(__name__)
@@ -18,6 +20,9 @@ MOST_NAMED = 100
 #: A page that stays open asks again every few seconds: the same look is told once in this time.
 SAME_LOOK_SECONDS = 300.0
 _MOST_REMEMBERED = 1024
+_SMALL_NUMBER = re.compile(r"[0-9]{1,5}")
+#: What a path says beside the words of its route.
+_WORDS = frozenset({"analysing", "sending", "pause", "resume"})
 
 
 class Audit:
@@ -31,8 +36,7 @@ class Audit:
         named = [str(value) for name, value in scope.get("path_params", {}).items() if name == "study_instance_uid"]
         studies = [*named, *(uid for uid in scope["state"].get("studies", ()) if uid not in named)]
         method = scope["method"]
-        # The raw path is still percent-encoded and can forge nothing; the query, which may name a patient, is left out.
-        path = scope.get("raw_path", b"").decode("latin-1")[:300]
+        path = path_told(scope)
         if method in SAFE_METHODS:
             seen = status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.FORBIDDEN
             if not studies or not seen or self._is_told(hash((person, address, path, status, *studies)), now):
@@ -46,13 +50,13 @@ class Audit:
             status,
             len(studies),
             "study_instance_uid" if len(studies) < 2 else "study_instance_uids",
-            ",".join(_printable(uid) for uid in studies[:MOST_NAMED]) or "-",
+            ",".join(told(uid) for uid in studies[:MOST_NAMED]) or "-",
             path,
         )
 
     def _is_told(self, look: int, now: float) -> bool:
-        told = self._told.get(look)
-        if told is not None and now - told < SAME_LOOK_SECONDS:
+        before = self._told.get(look)
+        if before is not None and now - before < SAME_LOOK_SECONDS:
             return True
         self._told[look] = now
         self._told.move_to_end(look)
@@ -61,6 +65,14 @@ class Audit:
         return False
 
 
-def _printable(uid: str) -> str:
-    """What stands in a path may be anything."""
-    return "".join(one if (one.isascii() and one.isalnum()) or one == "." else "?" for one in uid[:64])
+def path_told(scope: Scope) -> str:
+    """The path of a request for the log: what our routes say of it, UIDs, small numbers and words of ours. Whatever else a client writes
+    into a path may be a patient's name, and is told as the parameter that it stands for; the query is left out."""
+    if "endpoint" not in scope:
+        return "(none)"  # it is none of ours, or was refused before that was asked
+    path = str(scope["path"])
+    for name, value in scope.get("path_params", {}).items():
+        written = str(value)
+        if written and not (written in _WORDS or _SMALL_NUMBER.fullmatch(written) or (is_uid(written) and "." in written)):
+            path = path.replace(written, f"{{{name}}}")
+    return path

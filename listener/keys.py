@@ -279,6 +279,12 @@ def is_uid(value: str) -> bool:
     return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
+def told(uid: str | None) -> str:
+    """For the log: a UID as it is. What is none may be anything, a patient's number or name too: of that the length."""
+    value = (uid or "").strip(" \0")
+    return value if not value or (is_uid(value) and "." in value) else f"(no-UID,{len(value)}-characters)"
+
+
 def check_uids(keys: Keys) -> None:
     """Raise Refused when a UID that we need is missing or none."""
     values = (keys.sop_class_uid, keys.sop_instance_uid, keys.study_instance_uid, keys.series_instance_uid)

@@ -27,7 +27,7 @@ from structlog.typing import EventDict, WrappedLogger
 _OUR_PACKAGES = ("listener", "pipeline", "store")
 
 #: Libraries whose messages quote element values or exceptions.
-_QUOTING = ("pydicom", "asyncio")
+_QUOTING = ("pydicom", "asyncio", "dicomweb_client")
 
 _FIELD = re.compile(r"""(?<!\S)([a-z][a-z0-9_]*)=("[^"]*"|'[^']*'|\S+)""")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")

@@ -41,7 +41,7 @@ from listener.keeping import (
     printable,
     stripped,
 )
-from listener.keys import Keys, Refused, Status, check_uids, read_keys
+from listener.keys import Keys, Refused, Status, check_uids, read_keys, told
 from listener.tls import Certificate, handshake
 from pipeline.figures import Figures
 from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -235,7 +235,7 @@ class StorageScp:
             outcome, status, comment = "refused", Status.OUT_OF_RESOURCES, disk_fault(error)
         except Exception:
             # The only place between a surprise and the sender: without an answer he would wait and abort, and the cause would be nowhere.
-            LOG.exception("reception failed sop_instance_uid=%s", printable(event.request.AffectedSOPInstanceUID))
+            LOG.exception("reception failed sop_instance_uid=%s", told(event.request.AffectedSOPInstanceUID))
             outcome, status, comment = "failed", Status.UNEXPECTED, "internal error of the receiver; its log says more"
         finally:
             with contextlib.suppress(OSError):  # the janitor finds it
@@ -249,9 +249,9 @@ class StorageScp:
             "size_bytes=%d seconds=%.3f comment=%r",
             outcome,
             status,
-            printable(keys.study_instance_uid if keys else ""),
-            printable(event.request.AffectedSOPInstanceUID),
-            printable(event.request.AffectedSOPClassUID),
+            told(keys.study_instance_uid if keys else ""),
+            told(event.request.AffectedSOPInstanceUID),
+            told(event.request.AffectedSOPClassUID),
             printable(event.assoc.requestor.ae_title),
             size_bytes,
             seconds,

@@ -20,8 +20,8 @@ from starlette.routing import request_response
 
 from listener import media_types
 from listener.dicomweb import JSON_OFFERS, PREFIX, base_url_of, json_answer, negotiate
-from listener.keeping import BY_UID, Keeps, check_size, disk_fault, ignored_because, keep_file, printable
-from listener.keys import Keys, Meta, Refused, Status, check_uids, is_uid, read_keys, read_meta
+from listener.keeping import BY_UID, Keeps, check_size, disk_fault, ignored_because, keep_file
+from listener.keys import Keys, Meta, Refused, Status, check_uids, is_uid, read_keys, read_meta, told
 from listener.multipart import BadMultipart, MultipartReader, PartBegins, PartEnds
 from listener.native_xml import native_xml
 from listener.streamed import RETRY, Places, Streamed, pieces_of
@@ -172,7 +172,7 @@ class _Body:
             named = Stored(Status.OUT_OF_RESOURCES, disk_fault(error), named.sop_class_uid, named.sop_instance_uid)
         except Exception:
             # As at the other entrance: the parts behind this one shall come in, and the client shall know which one did not.
-            log.exception("reception failed sop_instance_uid=%s", printable(named.sop_instance_uid))
+            log.exception("reception failed sop_instance_uid=%s", told(named.sop_instance_uid))
             comment = "internal error of the receiver; its log says more"
             outcome, named = "failed", Stored(Status.UNEXPECTED, comment, named.sop_class_uid, named.sop_instance_uid, 500)
         finally:
@@ -186,9 +186,9 @@ class _Body:
             "size_bytes=%d seconds=%.3f comment=%r",
             outcome,
             named.status,
-            printable(keys.study_instance_uid if keys else ""),
-            printable(named.sop_instance_uid),
-            printable(named.sop_class_uid),
+            told(keys.study_instance_uid if keys else ""),
+            told(named.sop_instance_uid),
+            told(named.sop_class_uid),
             part.size_bytes,
             seconds,
             named.comment,

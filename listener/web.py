@@ -27,6 +27,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from listener import dicomweb, openapi, stow
+from listener.audit import path_told
 from listener.connection import Connection
 from listener.door import Access, Door
 from listener.parts import keep_what_is_here
@@ -233,8 +234,7 @@ class Shield:
             if not status:
                 await _problem(500, "something went wrong here; the log of the service says where")(scope, receive, send_with_headers)
         finally:
-            # the raw path is still percent-encoded, so that it cannot forge a log line; the query is left out: it may name a patient
-            path = scope.get("raw_path", b"").decode("latin-1")[:300]
+            path = path_told(scope)
             seconds = time.monotonic() - started
             # A load balancer or Prometheus asks these all the time; their answers are for it, not for the log.
             level = logging.DEBUG if path in ("/healthz", "/readyz", "/metrics") else logging.INFO

@@ -65,13 +65,21 @@ def _here(workflow_id: str) -> Workshop:
     return _running.get(workflow_id) or _newest()
 
 
+class Surprised(Exception):
+    """What ended a workflow, as the engine keeps it in its tables for a day: the kind alone. The log says where, and what it may tell."""
+
+
 @contextmanager
 def _noted() -> Iterator[str]:
-    """Its id, among the running ones for as long as it runs; the tick looks again when it ends."""
+    """Its id, among the running ones for as long as it runs; the tick looks again when it ends. A surprise's own words may quote a
+    patient's data, and the engine would write them into its tables and its log: they end here (Surprised)."""
     workflow_id = str(DBOS.workflow_id)
     _running.setdefault(workflow_id, _newest())
     try:
         yield workflow_id
+    except Exception as error:
+        log.exception("workflow failed workflow_id=%s", workflow_id)
+        raise Surprised(type(error).__name__) from None
     finally:
         _running.pop(workflow_id, None)
         wake()

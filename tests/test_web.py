@@ -102,7 +102,7 @@ def test_the_log_has_paths_but_no_queries(client: httpx.Client, caplog: pytest.L
         client.get("/dicom-web/studies", params={"PatientName": "Doe^Jane"})
         client.get("/dicom-web/studies%0Aforged")
     assert "event=http method=GET path=/dicom-web/studies status=200" in caplog.text
-    assert "studies%0Aforged" in caplog.text
+    assert "forged" not in caplog.text.replace("studies%0Aforged HTTP", "").replace('studies%0Aforged "', "")
     # httpx is the client here; uvicorn's access log goes nowhere, but pytest listens even there
     assert not logging.getLogger("uvicorn.access").propagate
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("http", "uvicorn.access"))]
