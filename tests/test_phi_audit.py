@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import httpx
@@ -35,6 +35,8 @@ ID, OTHER_ID, ACCESSION, BIRTH = "PIDMARK4242", "PIDMARK9797", "ACCMARK7731", "1
 MARKS = (*NAMES, ID, OTHER_ID, ACCESSION, BIRTH, "1937-02-19", "Referrermark", "Otherpatientmark")
 NAME = f"{NAMES[0]}^{NAMES[1]}={NAMES[2]}^洞={NAMES[3]}^동"
 ALL = " ".join(MARKS)
+#: Of the PACS, and of the address of the webhook.
+SECRETS = ("pacsSecretMark88", "hookSecretMark99")
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 BROKEN_PAGE = "1.2.3.4"
 
@@ -68,7 +70,10 @@ class Refusing(Destination):
 class OddOrthanc(BaseHTTPRequestHandler):
     """Answers with marks, whatever it is asked."""
 
+    logins: ClassVar[set[str]] = set()
+
     def do_GET(self) -> None:
+        self.logins.add(self.headers.get("Authorization", ""))
         odd = json.dumps([{"0020000E": {"vr": "UI", "Value": [ALL]}, "00080060": {"vr": "CS", "Value": ["MG"]}, "ID": ALL}]).encode()
         status, content = (200, odd) if "dicom-web" in self.path else (200, ALL.encode()) if "/file" in self.path else (500, ALL.encode())
         self.send_response(status)
@@ -207,13 +212,16 @@ def audited(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], in
             http_port=free_port(),
             pacs_port=destination.pacs.port,
             pacs_url=f"http://127.0.0.1:{orthanc.server_port}",
-            tables=f'[alert]\nurl = "{hook.url}"\n',
+            tables=f'[alert]\nurl = "{hook.url}?key={SECRETS[1]}"\n',
             environment={
                 "AUDIT_RAW": str(folder / "raw" / "raw.log"),
                 "AUDIT_SURPRISES": str(folder / "raw" / "surprises"),
                 "TMPDIR": str(folder / "tmp"),
             },
         )
+        (folder / "raw" / "password").write_text(SECRETS[0])
+        login = f'accept_untrained = true\nuser = "fourview"\npassword_file = "{folder / "raw" / "password"}"\n[[rule]]'
+        process.config.write_text(process.config.read_text().replace("accept_untrained = true\n[[rule]]", login))
         found_here = Audited(folder, process, hook)
         process.process = process._popen(process.command("serve"), {"PYTHONPATH": f"{PROJECT / 'tests' / 'audited'}{os.pathsep}{PROJECT}"})
         try:
@@ -231,13 +239,21 @@ def audited(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], in
             for name in ("sound", "two patients", "poisoned", "stored"):
                 process.wait_for(lambda name=name: settled(process, uid(name)), f"{name} is not settled", 120)  # type: ignore[misc]
             process.wait_for(lambda: {"held", "refused"} <= {one["kind"] for one in hook.posted}, "nothing was told", 60)
-            for code, *arguments in ((1, "reprocess", "--from-orthanc", uid("sound")), (1, "status"), (0, "deliveries"), (1, "reconcile")):
+            for code, *arguments in (
+                (1, "reprocess", "--from-orthanc", uid("sound")),
+                (1, "status"),
+                (0, "deliveries"),
+                (1, "reconcile"),
+                (0, "config", "check"),
+                (1, "check"),
+            ):
                 found_here.told.append(command("--config", process.config, *arguments, code=code))
             for pid in descendants(process.process.pid):
                 for kind in ("cmdline", "environ", "comm", "status"):
                     found_here.processes.append(Path(f"/proc/{pid}/{kind}").read_bytes())
         finally:
-            process.stop()
+            process.process.terminate()
+            process.process.wait(150)
             orthanc.shutdown()
             destination.ae.shutdown()
         found_here.workflows = b"".join(path.read_bytes() for path in (folder / "here" / "data").glob("fourview-engine.db*"))
@@ -283,6 +299,21 @@ def test_no_patient_is_in_temporary_files_and_names_of_files(audited: Audited) -
 def test_no_patient_is_in_what_the_system_tells_of_processes(audited: Audited) -> None:
     assert len(audited.processes) >= 16
     assert found(b"\n".join(audited.processes), MARKS) == set()
+
+
+def test_no_secret_is_anywhere_but_where_it_is_used(audited: Audited) -> None:
+    assert any(found(login.encode(), SECRETS) for login in OddOrthanc.logins)
+    assert found(audited.process.config.read_bytes(), SECRETS) == {SECRETS[1]}
+    told = [
+        audited.process.log.read_bytes(),
+        audited.metrics,
+        audited.workflows,
+        *audited.processes,
+        *(answer for _, answer in audited.answers),
+    ]
+    told += [text.encode() for text in (*audited.told, *audited.hook.raw)]
+    assert [text[:200] for text in told if found(text, SECRETS)] == []
+    assert set(found_below(audited.folder / "here", SECRETS)) == {"config.toml"} and found_below(audited.folder / "tmp", SECRETS) == {}
 
 
 def test_marks_are_where_they_belong(audited: Audited) -> None:

@@ -56,7 +56,7 @@ def surprise(words: str) -> None:
     from pipeline import conclude, deliver, read
     from store.search import Search
 
-    pipeline.alert.ALERT_SECONDS = 1.0
+    pipeline.alert.ALERT_SECONDS = 3.0
 
     def once(function: Callable[..., Any]) -> Callable[..., Any]:
         calls = []
