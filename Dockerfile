@@ -11,17 +11,23 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv /opt/fourview
 ENV PATH=/opt/fourview/bin:$PATH
+WORKDIR /source
+# What the lock names comes by its hash; torch and OpenVINO differ by machine and index, so the extras come by their ranges.
+COPY deploy/requirements.lock deploy/build.lock deploy/
+RUN pip install --require-hashes --requirement deploy/requirements.lock
 RUN case ",${EXTRAS}," in \
       *,inference,*) pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} 'torch>=2.13' 'torchvision>=0.28' ;; \
     esac
-WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY listener listener
 COPY pipeline pipeline
 COPY store store
 COPY docs/site-acceptance.md docs/site-acceptance.md
 COPY deploy/orthanc deploy/orthanc
-RUN pip install ".${EXTRAS:+[${EXTRAS}]}"
+RUN python3 -m venv /opt/build && \
+    /opt/build/bin/pip install --require-hashes --requirement deploy/build.lock && \
+    /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . && \
+    pip install "$(echo /wheels/fourview-*.whl)${EXTRAS:+[${EXTRAS}]}"
 
 FROM ${BASE}
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin fourview

@@ -44,6 +44,20 @@ lint: $(STAMP) ## ruff, mypy, and bandit on what is shipped
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive listener pipeline store
 
+.PHONY: lock
+lock: $(STAMP) ## write anew which versions and hashes are shipped (deploy/*.lock): the newest that pyproject.toml allows
+	$(BIN)/uv pip compile $(LOCKED) --upgrade pyproject.toml --output-file deploy/requirements.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
+	  $(BIN)/uv pip compile $(LOCKED) --upgrade - --output-file deploy/build.lock
+	$(BIN)/python -m tests.shipped > deploy/licences.md
+
+LOCKED := --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+
+.PHONY: sbom
+sbom: $(STAMP) ## the bill of materials of what is shipped, from the lock (CycloneDX): dist/fourview.cdx.json
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file dist/fourview.cdx.json deploy/requirements.lock
+
 .PHONY: format
 format: $(STAMP) ## let ruff write the code as it likes it
 	$(BIN)/ruff check --fix .

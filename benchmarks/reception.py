@@ -365,7 +365,7 @@ def measured(receiver: Receiver, images: Images, senders: int, per_sender: int) 
             own = images.paths[number * per_sender : (number + 1) * per_sender]
             command = ["/usr/bin/storescu", "-v", "-nh", "-R", "--max-send-pdu", str(MAX_PDU), "-aec", receiver.called]
             command += ["127.0.0.1", str(receiver.port), *map(str, own)]
-            processes.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=SENDER_ENVIRONMENT))  # noqa: S603
+            processes.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=SENDER_ENVIRONMENT))  # noqa: S603 - ours
         for process in processes:
             process.wait()
         seconds = time.perf_counter() - began

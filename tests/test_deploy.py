@@ -251,7 +251,7 @@ def test_any_service_of_compose_may_be_restarted_without_cutting_off_the_others(
     """A namespace goes with the container that has it: that one does nothing, so nobody has a reason to restart it."""
     services = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())["services"]
     network = services.pop("network")
-    assert set(network) == {"image", "restart", "ports"}
+    assert set(network) == {"image", "restart", "ports", "read_only", "cap_drop", "security_opt"}
     assert "/pause:" in network["image"]
     assert {service["network_mode"] for service in services.values()} == {"service:network"}
 

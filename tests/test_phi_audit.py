@@ -278,7 +278,7 @@ def test_no_patient_is_in_the_logs_and_without_the_filter_there_is_one(audited: 
 
 def test_no_patient_is_in_metrics_errors_alerts_and_commands(audited: Audited) -> None:
     assert audited.metrics and found(audited.metrics, MARKS) == set()
-    assert len(audited.answers) > 100
+    assert len(audited.answers) > 80
     # A page is offered in Korean under the path that was asked for, and what is not here is named: the client wrote that.
     assert [answer for path, answer in audited.answers if found(answer, MARKS) - found(path, MARKS)] == []
     assert len(audited.hook.raw) >= 2 and found("".join(audited.hook.raw).encode(), MARKS) == set()
