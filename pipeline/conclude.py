@@ -12,16 +12,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime
-from io import BytesIO
-from typing import Any, TypeVar
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from PIL import Image
 from pydicom.errors import InvalidDicomError
 
 from pipeline import report, rule_facts, rules
 from pipeline.model import ModelError
+from pipeline.pictures import Picture
 from pipeline.send import Pacs
 from pipeline.workshop import Workshop
 from store.archive import NewObject, NewVersion
@@ -249,20 +248,17 @@ def _destinations(shop: Workshop, reading: Reading) -> tuple[list[Pacs], tuple[s
 
 
 def _reported(shop: Workshop, read: ReadView) -> report.ReportedView:
-    heat_map = _kept_picture(shop, read.heat_map_file) if shop.installation.heat_map_on_page else None
+    heat_map = _picture(shop, read.heat_map_file) if shop.installation.heat_map_on_page else None
     return report.ReportedView(
         view=read.view,
         header=read.header,
         evidence=read.candidate.evidence,
         scores=read.scores,
         failure=read.failure,
-        picture=_kept_picture(shop, read.preview_file),
+        picture=_picture(shop, read.preview_file),
         heat_map=None if heat_map is None else heat_map.astype(np.float32) / np.float32(255),
     )
 
 
-def _kept_picture(shop: Workshop, name: str | None) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-    if name is None:
-        return None
-    shop.files.check(name)
-    return np.asarray(Image.open(BytesIO(shop.files.read(name))))
+def _picture(shop: Workshop, name: str | None) -> Picture | None:
+    return None if name is None else shop.pictures.read(shop.files, name)

@@ -127,7 +127,10 @@ def _remove(shop: Workshop, *names: str | None) -> None:
 
 
 def _keep_preview(shop: Workshop, pixels: npt.NDArray[Any], header: Dataset) -> str:
-    return shop.files.write(grey_png(preview(pixels, header)))
+    picture = preview(pixels, header)
+    name = shop.files.write(grey_png(picture))
+    shop.pictures.remember(name, picture)
+    return name
 
 
 def score_image(image: ModelImage, shape: tuple[int, int], model: LoadedModel) -> tuple[Scores, bytes | None]:

@@ -15,6 +15,7 @@ from pipeline.decode import Decoder
 from pipeline.figures import Figures
 from pipeline.gate import Gate
 from pipeline.model import Classifier
+from pipeline.pictures import Pictures
 from pipeline.send import Pacs
 from store.archive import Archive
 from store.chores import Chores
@@ -53,6 +54,7 @@ class Workshop:
     decoder: Decoder
     chores: tuple[Chore, ...] = ()
     figures: Figures = field(default_factory=Figures)
+    pictures: Pictures = field(default_factory=Pictures)
     process: str  # host:role:number, the same after a restart
     life: str  # {process}/{random}: this run of it
     gate: Gate = field(default_factory=lambda: Gate(2))

@@ -414,7 +414,8 @@ class Archive:
         ).inserted_primary_key
         assert version_id is not None
         for one in new.objects:
-            values = {name: value for name, value in asdict(one).items() if name != "destinations"}
+            # Not by asdict, which copies every value of the header: a tenth of what a report costs.
+            values = {name: value for name, value in vars(one).items() if name != "destinations"}
             connection.execute(
                 sa.insert(tables.result_object).values(
                     version_id=version_id[0], study_instance_uid=study_instance_uid, **values, **indexed_values(one.header)
