@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 
 from listener.config import Config
-from listener.keeping import ignored_because, keep_file, kept_for
-from listener.keys import Refused, Status, check_uids, read_keys
+from listener.keeping import check_size, ignored_because, keep_file, kept_for
+from listener.keys import Keys, Refused, Status, check_uids, read_keys, read_meta
 from listener.parts import image_kinds
+from listener.streamed import without_preamble
+from pipeline.decode import DECODABLE
 from pipeline.orthanc import FetchFailed, fetch_study
 from pipeline.send import Pacs
 from store.archive import Archive, Kept
@@ -34,14 +37,14 @@ def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instanc
         raise FetchFailed(f"study {study_instance_uid} was forgotten; {again}", worth_retrying=False)
     accepted = kept_for(image_kinds(config))
     counts: dict[str, int] = {}
-    for ds in fetch_study(pacs, study_instance_uid, only):
+    for data in fetch_study(pacs, study_instance_uid, only):
         if not files.has_room():
             raise FetchFailed(f"study {study_instance_uid} was not fetched, or in part: the disk is nearly full", worth_retrying=True)
         received = files.incoming / f"{secrets.token_hex(16)}.dcm"
         try:
-            ds.save_as(received, enforce_file_format=True)
-            keys = read_keys(received, config.dialect.of(pacs.ae_title).sender.character_set)
-            check_uids(keys)
+            keys = _read(data, received, config.dialect.of(pacs.ae_title).sender.character_set)
+            if keys.study_instance_uid != study_instance_uid or (only is not None and keys.sop_instance_uid not in only):
+                raise FetchFailed(f"{pacs.name} sent another object than was asked for of study {study_instance_uid}", worth_retrying=False)
             kept = keep_file(
                 keys,
                 received,
@@ -62,3 +65,15 @@ def fetch_and_keep(config: Config, archive: Archive, files: Files, study_instanc
         counts[kept] = counts.get(kept, 0) + 1
     words = {Kept.NEW.value: "new", Kept.DUPLICATE.value: "known already"}
     return f"fetched from {pacs.name}: " + ", ".join(f"{count} {words.get(kept, kept)}" for kept, count in sorted(counts.items()))
+
+
+def _read(data: bytes, received: Path, character_set: str) -> Keys:
+    """Write one object to `received` and read its keys, with the checks of every door. Raises Refused, and OSError."""
+    received.write_bytes(without_preamble(data))
+    meta = read_meta(received)
+    check_size(len(data), meta.sop_class_uid)
+    if meta.transfer_syntax_uid not in DECODABLE:  # a data set in another one would be garbage, and a deflated one would be inflated
+        raise Refused(Status.TRANSFER_SYNTAX_NOT_SUPPORTED, "its transfer syntax is not supported")
+    keys = read_keys(received, character_set)
+    check_uids(keys)
+    return keys

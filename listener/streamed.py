@@ -22,6 +22,11 @@ _PREAMBLE_BYTES = 128
 RETRY = {"Retry-After": "30"}
 
 
+def without_preamble(file: bytes) -> bytes:
+    """A Part 10 file with zeros for its preamble, which another program might run (PS3.10 7.5); what has none stays as it is."""
+    return bytes(_PREAMBLE_BYTES) + file[_PREAMBLE_BYTES:] if file[_PREAMBLE_BYTES:].startswith(b"DICM") else file
+
+
 class Places:
     """So many requests stream in at once. Used by the event loop alone."""
 

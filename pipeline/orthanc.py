@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import requests
 from dicomweb_client import DICOMwebClient
@@ -35,7 +36,7 @@ ANSWER = Bounds(most_bytes=64 << 20, seconds=120.0)
 SERIES = Bounds(most_bytes=16 << 30, seconds=3600.0, part_bytes=(2 << 30) + (64 << 20))
 
 #: "*" is as stored: without it Orthanc would decompress, and the same image would have other bytes.
-AS_STORED = (("application/dicom", "*"),)
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
 class FetchFailed(Exception):
@@ -46,8 +47,21 @@ class FetchFailed(Exception):
         self.worth_retrying = worth_retrying
 
 
-def fetch_study(pacs: Pacs, study_instance_uid: str, only: Mapping[str, str] | None = None) -> Iterator[Dataset]:
-    """The MG and KO objects of a study, one in memory at a time, with file meta information and in the transfer syntax they are stored in.
+class _AsTheyCame(DICOMwebClient):
+    """Gives objects as the bytes that came. Its parent parses each in this process, where one that is malformed ends the study, and one
+    that is deflated is inflated, however large it becomes."""
+
+    def _http_get_multipart_application_dicom(  # type: ignore[override]
+        self, url: str, media_types: object = None, params: dict[str, Any] | None = None, stream: bool = False
+    ) -> Iterator[bytes]:
+        response = self._http_get(url, params=params, headers={"Accept": AS_STORED}, stream=stream)
+        if response.headers.get("Content-Type", "").startswith("application/dicom"):  # PS3.18 wants a multipart, and some send none
+            return iter([response.content])
+        return self._decode_multipart_message(response, stream=stream)
+
+
+def fetch_study(pacs: Pacs, study_instance_uid: str, only: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    """The files of the MG and KO objects of a study, one in memory at a time, as they are stored there: nobody has looked into them.
 
     `only` these: SOP Instance UID -> Series Instance UID.
 
@@ -59,7 +73,7 @@ def fetch_study(pacs: Pacs, study_instance_uid: str, only: Mapping[str, str] | N
         raise FetchFailed(f"{study_instance_uid!r} is no Study Instance UID", worth_retrying=False)
     with session(pacs, SERIES) as http:
         try:
-            dicomweb = client(pacs, http)
+            dicomweb = client(pacs, http, _AsTheyCame)
             if only is None:
                 yield from _objects(dicomweb, pacs, study_instance_uid)
             else:
@@ -179,14 +193,14 @@ def session(pacs: Pacs, bounds: Bounds = ANSWER) -> requests.Session:
     return bounded.session(pacs.user, pacs.password, bounds)
 
 
-def client(pacs: Pacs, http: requests.Session) -> DICOMwebClient:
+def client(pacs: Pacs, http: requests.Session, kind: type[DICOMwebClient] = DICOMwebClient) -> DICOMwebClient:
     """DICOMweb at `pacs`, over a session."""
-    made = DICOMwebClient(pacs.dicomweb_url, session=http, timeout=TIMEOUTS)
+    made = kind(pacs.dicomweb_url, session=http, timeout=TIMEOUTS)
     made.set_http_retry_params(retry=False)  # whoever called us retries, and not in seconds
     return made
 
 
-def _objects(dicomweb: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Iterator[Dataset]:
+def _objects(dicomweb: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> Iterator[bytes]:
     series = dicomweb.search_for_series(study_instance_uid)
     if not series:
         raise FetchFailed(f"{pacs.name} does not have study {study_instance_uid}", worth_retrying=False)
@@ -197,20 +211,15 @@ def _objects(dicomweb: DICOMwebClient, pacs: Pacs, study_instance_uid: str) -> I
         )
     count = 0
     for series_instance_uid in wanted:
-        for ds in dicomweb.iter_series(study_instance_uid, series_instance_uid, media_types=AS_STORED):
-            if ds.get("StudyInstanceUID") != study_instance_uid:
-                raise FetchFailed(f"{pacs.name} sent an object of another study for study {study_instance_uid}", worth_retrying=False)
+        for part in dicomweb.iter_series(study_instance_uid, series_instance_uid):
             count += 1
-            yield ds
+            yield bytes(part)
     logger.info("event=fetched study_instance_uid=%s source=%s series=%d instances=%d", study_instance_uid, pacs.name, len(wanted), count)
 
 
-def _some_objects(dicomweb: DICOMwebClient, pacs: Pacs, study_instance_uid: str, only: Mapping[str, str]) -> Iterator[Dataset]:
+def _some_objects(dicomweb: DICOMwebClient, pacs: Pacs, study_instance_uid: str, only: Mapping[str, str]) -> Iterator[bytes]:
     for sop_instance_uid, series_instance_uid in only.items():
-        ds = dicomweb.retrieve_instance(study_instance_uid, series_instance_uid, sop_instance_uid, media_types=AS_STORED)
-        if (ds.get("StudyInstanceUID"), ds.get("SOPInstanceUID")) != (study_instance_uid, sop_instance_uid):
-            raise FetchFailed(f"{pacs.name} sent another object than {sop_instance_uid}", worth_retrying=False)
-        yield ds
+        yield bytes(dicomweb.retrieve_instance(study_instance_uid, series_instance_uid, sop_instance_uid))
     logger.info("event=fetched study_instance_uid=%s source=%s instances=%d", study_instance_uid, pacs.name, len(only))
 
 

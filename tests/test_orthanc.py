@@ -80,13 +80,8 @@ def other(**overrides: object) -> Dataset:
 
 def test_mammograms_and_key_objects_come_as_they_are_stored(source: LockedOrthanc) -> None:
     kept = originals()
-    fetched = {str(ds.SOPInstanceUID): ds for ds in fetch_study(pacs(source.locked_url), uid("study"))}
-    assert set(fetched) == set(kept)
-    for sop_instance_uid, ds in fetched.items():
-        original = dcmread(BytesIO(kept[sop_instance_uid]))
-        assert ds.file_meta.TransferSyntaxUID == original.file_meta.TransferSyntaxUID
-        assert ds.get("PixelData") == original.get("PixelData"), "the same compressed bytes"
-        assert part10(ds) == kept[sop_instance_uid], "and so the same file"
+    fetched = {str(dcmread(BytesIO(data)).SOPInstanceUID): data for data in fetch_study(pacs(source.locked_url), uid("study"))}
+    assert fetched == kept
 
 
 @pytest.mark.parametrize(
@@ -194,6 +189,6 @@ def test_whether_a_result_arrived_is_asked_by_qido(source: LockedOrthanc, free_p
     # Another PACS has its DICOMweb under another path.
     elsewhere = replace(pacs(source.locked_url + "/dicom-web"), dicomweb="/")
     assert find_instance_by_dicomweb(elsewhere, **uids, sop_instance_uid=str(ds.SOPInstanceUID)) is Found.PRESENT
-    assert [str(one.StudyInstanceUID) for one in fetch_study(elsewhere, uids["study_instance_uid"])] == [uids["study_instance_uid"]] * 5
+    assert sum(1 for _ in fetch_study(elsewhere, uids["study_instance_uid"])) == 5
     for unanswering in (pacs(source.locked_url, password="wrong"), pacs(f"http://127.0.0.1:{free_port()}"), pacs("nonsense")):
         assert find_instance_by_dicomweb(unanswering, **uids, sop_instance_uid="1.2.3") is Found.UNKNOWN

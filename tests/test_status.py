@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
-from pydicom.dataset import Dataset
 from stepped_store import SteppedStore, exam
 from test_alerts import GIB, LIMITS, hold
 from typer.testing import CliRunner
@@ -183,7 +182,7 @@ def test_a_database_volume_below_the_floor_is_told_wherever_people_look(
     [disk] = [one for one in json.loads(run(path, "check", "--json", code=1)) if one["what"].startswith("disk")]
     assert not disk["ok"] and disk["what"] == f"disk: 3.0 GiB free in the database's folder {database.parent}"
     assert files.free_bytes() == 500 * GIB, "removing images would not help"
-    monkeypatch.setattr(fetch, "fetch_study", lambda *_: iter([Dataset()]))
+    monkeypatch.setattr(fetch, "fetch_study", lambda *_: iter([b""]))
     monkeypatch.setattr(fetch, "source", lambda _: Pacs(name="orthanc", ae_title="ORTHANC", host="127.0.0.1", port=9))
     monkeypatch.setattr(fetch, "image_kinds", lambda _: frozenset())
     with pytest.raises(FetchFailed, match="the disk is nearly full"):
