@@ -63,7 +63,8 @@ _MAX_MESSAGE_BYTES = 64 * 1024
 #: Transfer syntax -> the pydicom plugins that may decode it, preferred first; none: not compressed. gdcm has known faults and comes last.
 #: RLE is pydicom's behind `run_lengths`: pylibjpeg's plugin panics on malformed runs and accepts short frames. Deflated is left out because
 #: nothing limits what it inflates to, big endian because it is retired. JPEG Extended needs a 12-bit decoder: gdcm's and pillow's refuse
-#: 12 bits.
+#: 12 bits. Where several can, the fastest is first: of a frame of 3328x2560 pixels pyjpegls made its JPEG-LS in 150 ms and gdcm in 319,
+#: pylibjpeg its JPEG 2000 in 729, pillow in 803 and gdcm in 1,043, `run_lengths` its RLE in 49 and pydicom in 237.
 _PLUGINS: Mapping[str, tuple[str, ...]] = {
     uid.ExplicitVRLittleEndian: (),
     uid.ImplicitVRLittleEndian: (),
@@ -359,6 +360,7 @@ def main() -> None:
         message, payload = _answer(Path(request["path"]))
         signal.setitimer(signal.ITIMER_REAL, 0)
         _write_message(answers, message, payload)
+        del payload  # the pixels, which would wait here for the next image
 
 
 # ---- in the parent ----
@@ -371,17 +373,22 @@ class _Overrun(Exception):
 def _receive(pipe: IO[bytes], size: int, deadline: float) -> bytearray:
     """Exactly `size` bytes. Raises _Overrun at the deadline, EOFError when the child is gone."""
     received = bytearray(size)
-    view, position = memoryview(received), 0
+    _fill(memoryview(received), pipe, deadline)
+    return received
+
+
+def _fill(view: memoryview, pipe: IO[bytes], deadline: float) -> None:
+    """As many bytes as `view` has, into it; raises as `_receive` does."""
+    position = 0
     waiting = select.poll()
     waiting.register(pipe, select.POLLIN)
-    while position < size:
+    while position < len(view):
         if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise _Overrun
         count = os.readv(pipe.fileno(), [view[position:]])
         if count == 0:
             raise EOFError
         position += count
-    return received
 
 
 def _receive_message(pipe: IO[bytes], deadline: float) -> dict[str, Any]:
@@ -452,10 +459,10 @@ class Decoder:
         if "reason" in message:
             raise DecodeFailed(message["reason"], permanent=message["permanent"])
         rows, columns, dtype = int(message["rows"]), int(message["columns"]), np.dtype(message["dtype"])
-        if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE and dtype.itemsize <= 2):
+        if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE and dtype.kind in "ui" and dtype.itemsize <= 2):
             raise EOFError
-        data = _receive(child.stdout, rows * columns * dtype.itemsize, deadline)
-        pixels = np.frombuffer(data, dtype).reshape(rows, columns)
+        pixels = np.empty((rows, columns), dtype)  # a bytearray would be zeroed first
+        _fill(pixels.data.cast("B"), child.stdout, deadline)
         return Frame(pixels, int(message["bits_stored"]), int(message["pixel_representation"]))
 
     def _running(self) -> subprocess.Popen[bytes]:

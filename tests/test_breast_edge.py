@@ -46,8 +46,10 @@ def test_the_edge_of_a_drawn_breast(name: str, side: str, inverse: bool, bits: i
     assert breast_edge(stored, inverse_header() if inverse else header()) == side
 
 
-@pytest.mark.parametrize("view", list(View))
-@pytest.mark.parametrize(("rows", "columns"), [(256, 200), (3328, 2560), (480, 480), (64, 48)])
+@pytest.mark.parametrize(
+    ("view", "rows", "columns"),
+    [*((view, rows, columns) for view in View for rows, columns in ((256, 200), (480, 480), (64, 48))), (View.R_MLO, 3328, 2560)],
+)
 def test_the_edge_in_the_made_mammograms(view: View, rows: int, columns: int) -> None:
     assert breast_edge(breast_pixels(view, rows=rows, columns=columns), mammogram(view)) == ("left" if view.laterality == "L" else "right")
 

@@ -16,7 +16,7 @@ from pydicom.uid import RLELossless
 
 from pipeline.run_lengths import decoded
 
-FAST = settings(deadline=None, max_examples=150)
+FAST = settings(deadline=None, max_examples=60)
 images = hnp.arrays(
     st.sampled_from(["u1", "<u2"]), hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24), elements=st.integers(0, 5)
 ) | hnp.arrays(st.sampled_from(["u1", "<u2"]), hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24))
@@ -69,7 +69,7 @@ def changed(frame: bytes, how: list[tuple[str, int, int]]) -> bytes:
     return bytes(data)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(images, changes)
 def test_of_a_damaged_frame_it_gives_what_pydicom_gives_or_nothing(pixels: Any, how: Any) -> None:
     frame = changed(encoded(pixels), how)
