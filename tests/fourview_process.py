@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from command_line import fourview
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from pipeline.model import write_demo_weights
+from pipeline.engine_choice import auto_here
+from pipeline.engines import load
+from pipeline.model import read_card, write_demo_weights
 from pipeline.send import Pacs, SendOutcome, send
 from store.database import read_engine
 from store.rows import UnknownStudy
@@ -34,6 +39,35 @@ classes = ["Mass", "Calcification", "Architectural/Asymmetry", "Normal"]
 profile = "presentation"
 trained = false
 """
+
+
+@cache
+def _made_once() -> Path:
+    """A folder with the demonstration's weights and, where openvino is, what it makes of them; it goes with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="fourview-weights-", dir=os.environ.get("TMPDIR", "/tmp")))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "engines").mkdir()
+    card = read_card(write_demo_weights(folder / "weights"))
+    load(card, engine=auto_here("cpu"), allow_untrained=True, device="cpu", kept_in=folder / "engines")
+    return folder
+
+
+def _demonstration(weights: Path, engines: Path) -> Path:
+    """The demonstration's weights for one installation, and what a worker would make of them at its first start; the card's path."""
+    for source, target in ((_made_once() / "weights", weights), (_made_once() / "engines", engines)):
+        shutil.copytree(source, target, copy_function=_linked)
+    return weights / "resnet50-demo.toml"
+
+
+def _linked(source: str, target: str) -> None:
+    """Large files are the same ones: who writes one anew renames it."""
+    if Path(source).stat().st_size > 1 << 20:
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # another volume
+            pass
+    shutil.copy(source, target)
 
 
 class FourviewProcess:
@@ -73,7 +107,7 @@ class FourviewProcess:
         self._path = f"{PROJECT / 'tests' / first}{os.pathsep}{PROJECT}" if first else str(PROJECT)
         folder.mkdir(parents=True, exist_ok=True)
         if demo_weights:
-            card_file = write_demo_weights(folder / "weights")
+            card_file = _demonstration(folder / "weights", self.files / "engines")
         else:
             card_file = folder / "simulated.toml"
             card_file.write_text(f"{SIMULATED_CARD}{card}\n")
