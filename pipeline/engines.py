@@ -10,6 +10,8 @@ What came of it is recorded (`store.engines`), since the engine is part of the m
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from pipeline.model import (
     classifier_of,
     load_classifier,
     model_input,
+    read_card,
     read_checkpoint,
     verified_weights,
 )
@@ -44,6 +47,10 @@ log = logging.getLogger(__name__)
 #: all, probabilities say little.
 GATE_TOLERANCE = 1e-4
 _LOGIT_TOLERANCE = 1e-3
+#: How long another process may take to convert: a hundred times what it does.
+CONVERT_SECONDS = 600.0
+#: Its exit code where the gate did not let pass.
+_REFUSED = 3
 
 
 class EngineRefused(ModelError):
@@ -65,11 +72,51 @@ def load(card: ModelCard, *, engine: str, allow_untrained: bool, device: str = "
     check_hash(card, sha256)
     path = openvino_engine.kept_at(kept_in, sha256, card.input_size) if kept_in is not None else None
     graph = openvino_engine.open_kept(path) if path is not None else None
+    if graph is None and path is not None and _lies_there(card):
+        _convert_apart(card, path)
+        graph = openvino_engine.open_kept(path)
     if graph is None:
         return _converted(card, path)
     classifier = OpenVinoClassifier(card, openvino_engine.Network(graph.model))
     _compare("the made image", classifier.probe(), np.array(graph.probe))
     return classifier
+
+
+def _lies_there(card: ModelCard) -> bool:
+    """Whether another process that reads the card gets this one."""
+    try:
+        return read_card(card.path) == card
+    except ModelError:
+        return False
+
+
+def _convert_apart(card: ModelCard, path: Path) -> None:
+    """Convert, compare and keep in a process of its own: what torch takes of memory goes with it. Raises like `load`."""
+    openvino_engine.require()
+    command = [sys.executable, "-m", "pipeline.engines", str(card.path), str(path)]
+    try:
+        ended = subprocess.run(  # noqa: S603 - our own command line
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CONVERT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"{card.path}: openvino's graph was not made within {CONVERT_SECONDS:g} s") from error
+    said = ended.stdout.strip()
+    if ended.returncode == _REFUSED:
+        raise EngineRefused(said)
+    if ended.returncode != 0:
+        last = (ended.stderr.strip().splitlines() or [""])[-1]
+        raise ModelError(said or f"{card.path}: the process that makes openvino's graph ended with {ended.returncode}: {last}")
+    log.info("openvino converted card=%s", card.path)
+
+
+def main(card_path: str, path: str) -> int:
+    """What the process of `_convert_apart` does; the exit code, after what is wrong was printed."""
+    try:
+        _converted(read_card(Path(card_path)), Path(path))
+    except ModelError as error:
+        print(error)
+        return _REFUSED if isinstance(error, EngineRefused) else 1
+    return 0
 
 
 def _converted(card: ModelCard, path: Path | None) -> Classifier:
@@ -212,3 +259,7 @@ class OpenVinoClassifier:
     def probe(self) -> npt.NDArray[np.float32]:
         """Logits of the made image. The first of a process takes longer than the next: not at the first patient's expense."""
         return self.logits(probe_input(self._card.input_size))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -219,7 +219,7 @@ def test_a_graph_that_computes_something_else_is_refused(small: ModelCard, tmp_p
     assert list(tmp_path.iterdir()) == [], "what was refused is not kept"
 
 
-def test_the_cards_self_test_is_compared_too(demo: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cards_self_test_is_compared_too(demo: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Openvino that is right on the made image alone does not pass."""
     forward = openvino_engine.Network.forward
 
@@ -229,7 +229,7 @@ def test_the_cards_self_test_is_compared_too(demo: ModelCard, tmp_path: Path, mo
 
     monkeypatch.setattr(openvino_engine.Network, "forward", astray)
     with pytest.raises(EngineRefused, match="the self-test's image"):
-        by_openvino(demo, tmp_path)
+        by_openvino(demo)
 
 
 def test_what_was_kept_is_compared_on_every_start(small: ModelCard, kept_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +273,36 @@ def test_what_is_kept_is_used_again_and_needs_no_torch(small: ModelCard, kept_in
     monkeypatch.setattr(model, "_import_torch", never)
     by_openvino(small, kept_in)
     assert [path] == list(kept_in.iterdir()) and path.stat().st_mtime_ns == before
+
+
+def test_a_worker_has_it_converted_by_another_process(demo: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So what torch takes of memory does not stay with it; what the other process finds wrong is told as if it were its own."""
+    monkeypatch.setattr(model, "_import_torch", never)
+    (tmp_path / "card.toml").write_text(demo.path.read_text().replace("input_size = 512", "input_size = 64").split("[self_test]")[0])
+    assert demo.weights is not None
+    os.link(demo.weights, tmp_path / demo.weights.name)
+    card = read_card(tmp_path / "card.toml")
+    by_openvino(card, tmp_path / "engines")
+    [path] = (tmp_path / "engines").iterdir()
+    assert openvino_engine.open_kept(path) is not None
+
+    (tmp_path / demo.weights.name).unlink()
+    (tmp_path / demo.weights.name).write_bytes(b"no tensors")
+    (tmp_path / "card.toml").write_text(card.path.read_text().replace(card.weights_sha256, ""))
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        by_openvino(read_card(tmp_path / "card.toml"), tmp_path / "engines")
+
+
+def test_a_refusal_by_the_other_process_is_one(small: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_engine, "_EPSILON", 1e-2)
+    monkeypatch.setattr(engines, "read_card", lambda _: small)
+    printed: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda said: printed.append(str(said)))
+    assert engines.main(str(small.path), str(tmp_path / "kept")) == engines._REFUSED
+    ended = subprocess.CompletedProcess([], engines._REFUSED, stdout=printed[0], stderr="")
+    monkeypatch.setattr(engines.subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(EngineRefused, match="does not give torch's numbers"):
+        by_openvino(small, tmp_path)
 
 
 def test_other_weights_sizes_converters_and_versions_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
