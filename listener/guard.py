@@ -19,6 +19,7 @@ Every other PDU goes to pynetdicom as it came: commands, aborts, and whatever is
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import logging
 import secrets
@@ -50,6 +51,8 @@ C_STORE_RQ = b"\x00\x00\x00\x01\x02\x00\x00\x00\x01\x00"
 IN_MEMORY_BYTES = 64 * 1024
 #: How often the disk is looked at while a data set streams in.
 SPACE_EVERY_BYTES = 16 * 1024**2
+#: How often the disk is asked to begin with what has come.
+WRITE_OUT_BYTES = 4 * 1024**2
 #: So long pynetdicom waits at most for its turn, beyond the PDU under way, while a data set streams past it: it may have something to send.
 TURN_SECONDS = 0.25
 #: So long one call of the operating system waits for bytes; then the deadline is looked at, or pynetdicom gets its turn.
@@ -75,6 +78,16 @@ class Limits:
     room: Callable[[], bool] = lambda: True  # whether the volume can take more; asked while a data set streams in
 
 
+_LIBC = ctypes.CDLL(None)
+_SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2)
+
+
+def write_out(descriptor: int, start: int, size_bytes: int) -> None:
+    """Have the disk begin with these bytes of a file, so that the sync at its end waits for less. A wish: only the sync counts."""
+    if hasattr(_LIBC, "sync_file_range"):
+        _LIBC.sync_file_range(descriptor, ctypes.c_int64(start), ctypes.c_int64(size_bytes), _SYNC_FILE_RANGE_WRITE)
+
+
 class Hashed(NamedTuple):
     """What was hashed of a file while it was written: all from `start` (bytes) to its end; SHA-256 as hexadecimal digits."""
 
@@ -90,6 +103,7 @@ class DataSetFile:
         self.fault: OSError | None = None
         self._file: BinaryIO | None = None
         self._size = 0
+        self._written_out = 0
         self._hash = hashlib.sha256()
         self._hashed_from: int | None = None
         try:
@@ -130,6 +144,9 @@ class DataSetFile:
                     view = view[self._file.write(view) :]
             except OSError as error:
                 self.fault = error
+            if self._size - self._written_out >= WRITE_OUT_BYTES:
+                write_out(self._file.fileno(), self._written_out, self._size - self._written_out)
+                self._written_out = self._size
 
     def flush(self) -> None:
         """Nothing is held back."""

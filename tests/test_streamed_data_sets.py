@@ -37,8 +37,9 @@ from pdus_made import (
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation as MG
 from pynetdicom import dsutils
 
+from listener import guard
 from listener import scp as scp_module
-from listener.guard import SPACE_EVERY_BYTES, Limits
+from listener.guard import SPACE_EVERY_BYTES, Limits, write_out
 from listener.keys import Keys, Status, read_keys
 from listener.scp import StorageScp
 from store.archive import Kept, Reception
@@ -336,3 +337,27 @@ def test_a_slow_sender_is_not_taken_for_a_silent_one(door: Callable[..., Door]) 
         assert status_of(read_pdu(connection)) == Status.SUCCESS
     content = receiver.files.read(receiver.archive.receptions[0].file_name or "")
     assert BytesIO(content).getvalue().endswith(data_set)
+
+
+def test_the_disk_begins_with_a_large_data_set_while_it_streams_in(door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte once, but for what comes after the last full piece."""
+    asked: list[tuple[int, int]] = []
+
+    def noted(descriptor: int, start: int, size_bytes: int) -> None:
+        asked.append((start, size_bytes))
+        write_out(descriptor, start, size_bytes)
+
+    monkeypatch.setattr(guard, "write_out", noted)
+    monkeypatch.setattr(guard, "WRITE_OUT_BYTES", 1024**2)
+    receiver = door()
+    sop_instance_uid, data_set = encoded(1, rows=40_000)
+    with receiver.associated() as connection:
+        connection.sendall(p_data((LAST_COMMAND, c_store_request(MG, sop_instance_uid))))
+        for position in range(0, len(data_set), 100_000):
+            connection.sendall(p_data((DATA, data_set[position : position + 100_000])))
+        connection.sendall(p_data((LAST_DATA, b"")))
+        assert status_of(read_pdu(connection)) == Status.SUCCESS
+    content = receiver.files.read(receiver.archive.receptions[0].file_name or "")
+    assert content.endswith(data_set)
+    assert asked[0][0] == 0 and all(begin + size == after for (begin, size), (after, _) in itertools.pairwise(asked))
+    assert len(content) - guard.WRITE_OUT_BYTES < asked[-1][0] + asked[-1][1] <= len(content)
