@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
+import httpx
 import pytest
 from fourview_process import FourviewProcess
 from mammograms_made import mammogram, uid
@@ -398,3 +399,100 @@ def test_pages_fit_the_screen_and_every_element_has_its_name(
         response = page.goto(address)
         assert response is not None and response.status == 200, address
         assert page.evaluate(AUDIT) == [], address
+
+
+# ------------------------------------------------------------------------------------------- a study that means harm
+
+SCRIPT = "<script>window.owned=1</script>"
+IMAGE = "\"'><img src=x onerror=window.owned=1>"
+#: Every text that a device or a person may have written, within the lengths of PS3.5 where there are any.
+HARM: dict[str, Any] = {
+    "PatientName": f"{SCRIPT}^{IMAGE}={IMAGE}",
+    "PatientID": f"{SCRIPT}{IMAGE}"[:64],
+    "AccessionNumber": "<svg onload=x>",
+    "StudyID": "<b onclick=x>",
+    "ReferringPhysicianName": f"{IMAGE}^{SCRIPT}",
+    "OperatorsName": SCRIPT,
+    **dict.fromkeys(("StudyDescription", "SeriesDescription", "InstitutionName", "Manufacturer", "ManufacturerModelName"), IMAGE),
+    **dict.fromkeys(("DeviceSerialNumber", "SoftwareVersions", "ProtocolName", "PatientComments", "ImageComments"), SCRIPT),
+    **dict.fromkeys(("StationName", "DetectorID"), "<img src=x>"),
+}
+COMMON_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@pytest.fixture(scope="module")
+def harmful(fourview: FourviewProcess) -> str:
+    """The UID of a study whose every text is hostile, read and sent."""
+    fourview.send(exam("harm", **HARM))
+    fourview.wait_for_state(uid("harm"), "analysed", version=1, seconds=120)
+    return uid("harm")
+
+
+def results_of(client: httpx.Client, study: str) -> list[dict[str, str]]:
+    """The results of a study, by the words of a path."""
+    found = client.get(f"/dicom-web/studies/{study}/instances", headers={"Accept": "application/dicom+json"}).json()
+    tags = {"series": "0020000E", "instance": "00080018", "modality": "00080060"}
+    return [{"study": study, **{name: str(one[tag]["Value"][0]) for name, tag in tags.items()}} for one in found]
+
+
+def walked(client: httpx.Client, study: str) -> dict[str, httpx.Response]:
+    """What every route answers to a GET about that study; those that only change something say 405."""
+    addresses = ["/", "/?patient_id=%3Cscript%3E*", "/status", "/deliveries", f"/studies/{study}", "/metrics", "/openapi.json", "/nowhere"]
+    addresses += [f"{below}/{SCRIPT}" for below in ("/studies", "/dicom-web/studies", "/api/v1/studies", "/nowhere", "/static")]
+    addresses += [f"/?{name}={IMAGE}" for name in ("sender", "device", "state", "patient_id", "lang", "before")]
+    for result in results_of(client, study):
+        for path in client.get("/openapi.json").json()["paths"]:
+            for name, value in result.items():
+                path = re.sub(rf"\{{[^}}]*{name}[^}}]*\}}", value, path)
+            addresses.append(re.sub(r"\{[^}]*\}", "1", path))
+    kinds = ("text/html", "*/*")
+    wanted = [(address, kind) for address in dict.fromkeys(addresses) for kind in kinds]
+    return {f"{address} {kind}": client.get(address, headers={"Accept": kind}) for address, kind in wanted}
+
+
+def test_no_route_hands_on_what_a_hostile_study_says_as_a_page(fourview: FourviewProcess, harmful: str) -> None:
+    login = ("admin", PASSWORDS["admin"])
+    with httpx.Client(base_url=fourview.url, auth=login, trust_env=False, timeout=120) as client:
+        answers = walked(client, harmful)
+        for path in ("/", "/healthz", "/dicom-web/studies", f"/studies/{harmful}"):
+            answers[f"{path} nobody"] = httpx.get(f"{fourview.url}{path}", trust_env=False, timeout=120)
+            answers[f"{path} elsewhere"] = client.post(path, headers={"Origin": "http://evil.example"})
+            answers[f"{path} packed"] = client.post(path, headers={"Content-Encoding": "gzip"}, content=b"x")
+    pages = 0
+    for where, answer in answers.items():
+        assert answer.status_code < 500, (where, answer.text[:300])
+        assert {name: answer.headers.get(name) for name in COMMON_HEADERS} == COMMON_HEADERS, where
+        policy = answer.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in policy and "unsafe-eval" not in policy and not re.search("script-src[^;]*unsafe", policy), where
+        assert answer.headers["Cache-Control"] == "no-store" or where.startswith("/static/"), where
+        assert not [name for name in answer.headers if name.lower() == "set-cookie" and "lang" not in answer.headers[name]], where
+        if "html" in answer.headers.get("Content-Type", ""):
+            pages += 1
+            for harm in ("<script>window", "<img src=x", "<svg onload", "<b onclick"):
+                assert harm not in answer.text, where
+    assert pages >= 10 and any("&lt;script&gt;" in answer.text for answer in answers.values())
+
+
+def test_in_a_browser_nothing_of_a_hostile_study_runs(fourview: FourviewProcess, harmful: str, visit: Callable[..., Visit]) -> None:
+    here = visit()
+    dialogs: list[str] = []
+    here.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    with httpx.Client(base_url=fourview.url, auth=("admin", PASSWORDS["admin"]), trust_env=False, timeout=120) as client:
+        reports = [one for one in results_of(client, harmful) if one["modality"] == "SR"]
+    rendered = [f"/dicom-web/studies/{harmful}/series/{one['series']}/instances/{one['instance']}/rendered" for one in reports]
+    assert rendered
+    odd = "/?device=%3Cimg+src%3Dx+onerror%3Dwindow.owned%3D1%3E"
+    for address in ("/", f"/studies/{harmful}", "/deliveries", "/status", odd, *rendered):
+        answer = here.page.goto(address)
+        assert answer is not None and answer.status == 200, address
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"], address
+        assert here.page.evaluate("window.owned === undefined") and dialogs == [], address
+        assert here.page.locator("img[src=x], svg[onload], b[onclick]").count() == 0, address
+    here.page.goto(f"/studies/{harmful}")
+    expect(here.page.locator("body")).to_contain_text("<script>window.owned=1</script>")
