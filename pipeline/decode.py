@@ -415,6 +415,7 @@ class Decoder:
         # The kernel counts the death of the *thread* that started a child as the death of its parent: this one lives as long as we do.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decode-starter")
         self._child: subprocess.Popen[bytes] | None = None
+        self._ready = False  # the child has said that it listens
 
     def __enter__(self) -> Self:
         return self
@@ -443,6 +444,11 @@ class Decoder:
                 self._stop()  # interrupted between question and answer: the next answer on this pipe would belong to another image
                 raise
 
+    def start(self) -> None:
+        """Start the child now and do not wait for it, so that the first image need not either. Raises OSError."""
+        with self._turn:
+            self._started()
+
     def close(self) -> None:
         """End the child. A later `decode` raises RuntimeError."""
         with self._turn:
@@ -466,10 +472,9 @@ class Decoder:
         return Frame(pixels, int(message["bits_stored"]), int(message["pixel_representation"]))
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._child is not None and self._child.poll() is None:
-            return self._child
-        self._stop()
-        child = self._child = self._starter.submit(self._start).result()
+        child = self._started()
+        if self._ready:
+            return child
         assert child.stdout is not None
         try:
             _receive_message(child.stdout, time.monotonic() + _START_SECONDS)
@@ -479,7 +484,15 @@ class Decoder:
                 f"the decoding process {end} before it was ready: `{sys.executable} -m pipeline.decode < /dev/null` shows why",
                 permanent=False,
             ) from None
+        self._ready = True
         return child
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self._stop()
+            self._ready = False
+            self._child = self._starter.submit(self._start).result()
+        return self._child
 
     @staticmethod
     def _start() -> subprocess.Popen[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,6 +18,8 @@ from store.view import resolve_view
 
 def warm_up(shop: Workshop) -> None:
     """Read and report an image that does not exist, so that the first real one waits for no library to load."""
+    with contextlib.suppress(OSError):  # the first image says what is wrong
+        shop.decoder.start()
     model = shop.load("")
     size = model.size
     grey = np.zeros((size, size), dtype=np.float32)

@@ -494,6 +494,22 @@ def test_a_frame_that_costs_more_processor_time_than_it_has_ends_the_child(kept:
     assert child.wait() == -signal.SIGXCPU
 
 
+def test_a_child_that_was_started_in_advance_decodes(kept: Callable[[Dataset], Path]) -> None:
+    path = kept(mammogram())
+    with Decoder() as decoder:
+        decoder.start()
+        assert decoder._child is not None
+        early = decoder._child.pid
+        decoder.start()
+        good = decoder.decode(path)
+        assert decoder._child.pid == early
+        os.kill(early, signal.SIGKILL)
+        decoder._child.wait()
+        decoder.start()
+        assert decoder._child.pid != early
+        assert decoder.decode(path).pixel_hash == good.pixel_hash
+
+
 def test_the_child_sees_no_secrets(kept: Callable[[Dataset], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOURVIEW_PACS_PASSWORD", "hunter2")
     with Decoder() as decoder:
