@@ -236,11 +236,18 @@ def receive(
 
 def _accepted(config: Config) -> dict[str, Any]:
     """What a receiver takes from whom. Raises ModelError."""
+    from listener.connections import ConnectionLimits
+    from listener.keeping import StudyLimits
+
     return {
         "accept_from": config.dicom.accept_from,
         "max_associations": config.dicom.max_associations,
         "image_kinds": parts.image_kinds(config),
         "strict": config.dicom.strict,
+        "connection_limits": ConnectionLimits(
+            per_address=config.dicom.connections_per_address, per_minute=config.dicom.connections_per_minute
+        ),
+        "study_limits": StudyLimits(instances=config.dicom.study_instances, size_bytes=int(config.dicom.study_gib * parts.GIB)),
         "character_sets": {title: one.character_set for title, one in config.dialect.senders.items()},
     }
 

@@ -85,6 +85,10 @@ class Dicom(Table):
     receivers: Annotated[int, Field(ge=1, le=64)] = 1
     strict: bool = False
     studies_per_hour: StudiesPerHour = 0
+    connections_per_address: Annotated[int, Field(ge=0)] = 100
+    connections_per_minute: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 6000
+    study_instances: Annotated[int, Field(ge=0)] = 2000
+    study_gib: AtLeastZero = 4
     tls_certificate: str = ""
     tls_key: str = ""
     tls_client_authority: str = ""

@@ -3,9 +3,9 @@ pynetdicom's inside.
 
 pynetdicom 3.0 reads a PDU without any timeout and believes whatever length its header claims, so two bytes hold a connection (and
 one of the counted associations) for ever, and a length of 4 GiB is read into memory before anybody has introduced himself. `guard`
-replaces the method that reads from one connection. It relies on three things, which tests/test_guard.py pins since no documentation
+replaces the method that reads from one connection. It relies on four things, which tests/test_guard.py pins since no documentation
 promises them: the connection is `assoc.dul.socket.socket`; a PDU is read as `recv(6)`, then `recv(length)`; an answer that is too
-short means "connection closed".
+short means "connection closed". A message goes to `assoc.dimse.receive_primitive`.
 
 `DataSetFile` is what a data set streams into. pynetdicom's own is written in the thread that serves the association, which a full disk
 would end: no answer, and no abort either. It stands in the place of `NamedTemporaryFile` in `pynetdicom.dimse_messages`.
@@ -30,10 +30,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from pynetdicom import dimse_messages
+from pynetdicom import dimse_messages, evt
 
 from listener.reactors import let_wait
 
@@ -174,8 +175,28 @@ def guard(event: Any, limits: Limits) -> None:
     A connection between two PDUs is left alone: that is the business of `AE.network_timeout` and `AE.acse_timeout`.
     """
     let_wait(event.assoc)
-    reader = _PduReader(event.assoc, event.assoc.dul.socket.socket, limits, peer=str(event.address[0]))
+    connection = event.assoc.dul.socket.socket
+    reader = _PduReader(event.assoc, connection, limits, peer=str(event.address[0]))
     event.assoc.dul.socket.recv = reader.recv
+    event.assoc.dimse.receive_primitive = partial(_receive, reader, event.assoc.dimse.receive_primitive)
+    event.assoc.bind(evt.EVT_CONN_CLOSE, _handle_close, [connection])
+
+
+def _handle_close(event: Any, connection: socket.socket) -> None:
+    """evt.EVT_CONN_CLOSE: pynetdicom leaves a socket that the peer has reset to the garbage collector, and a thread waiting for a request
+    that will not come until `AE.acse_timeout`."""
+    with contextlib.suppress(OSError):
+        connection.close()
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)  # what it gets when that time is over
+
+
+def _receive(reader: _PduReader, receive: Callable[[Any], None], primitive: Any) -> None:
+    """In place of `assoc.dimse.receive_primitive`: what it raises would end the thread, and leave the connection and its file open."""
+    try:
+        receive(primitive)
+    except Exception as error:  # noqa: BLE001 - whatever comes of what the peer has sent; pynetdicom takes it as it comes
+        reader.close(f"a message that cannot be read ({type(error).__name__})")
 
 
 class _PduReader:
@@ -230,9 +251,9 @@ class _PduReader:
         if pdu_type not in PDU_TYPES:
             stranger = next((words for first, words in _STRANGERS.items() if header.startswith(first)), "")
             # What is no PDU otherwise pynetdicom answers with A-ABORT, and reads no body.
-            return self._close(stranger) if stranger else header
+            return self.close(stranger) if stranger else header
         if length > self._limits.pdu_bytes:
-            return self._close(f"a PDU of {length} bytes, more than {self._limits.pdu_bytes}")
+            return self.close(f"a PDU of {length} bytes, more than {self._limits.pdu_bytes}")
         self._body_type = pdu_type
         return header
 
@@ -261,7 +282,7 @@ class _PduReader:
                 return header
             for fragment in fragments:
                 if complaint := self._count(len(fragment.data)):
-                    return self._close(complaint)
+                    return self.close(complaint)
                 file.append(fragment.data)
             now = time.monotonic()
             self._deadline = now + self._limits.pdu_seconds
@@ -283,7 +304,7 @@ class _PduReader:
             control, fragment = body[position + 5], body[position + 6 : position + 4 + length]
             complaint = self._command_fragment(control, fragment) if control & IS_COMMAND else self._data_fragment(control, len(fragment))
             if complaint:
-                return self._close(complaint)
+                return self.close(complaint)
             position += 4 + length
         return body
 
@@ -337,12 +358,13 @@ class _PduReader:
                     return done
                 done += count
             if done < len(view) and time.monotonic() >= self._deadline:
-                self._close(f"a PDU not complete after {self._limits.pdu_seconds:g} s")
+                self.close(f"a PDU not complete after {self._limits.pdu_seconds:g} s")
                 return done
         return done
 
-    def _close(self, reason: str) -> bytearray:
-        LOG.warning("connection closed peer=%s reason=%r", self._peer, reason)
+    def close(self, reason: str) -> bytearray:
+        """Read nothing more, and say why."""
+        LOG.warning("connection closed peer=%s reason=%r", self._peer, reason, extra={"peer": self._peer})
         self._is_closed = True
         self._body_type = self._body = None
         with contextlib.suppress(OSError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -25,6 +27,8 @@ from store.rows import Busy
 from store.study import ImageKind
 
 _MIB = 1024**2
+#: Whose sizes are remembered.
+MOST_STUDIES = 10_000
 _Outcome = TypeVar("_Outcome")
 
 
@@ -137,6 +141,39 @@ def check_size(size_bytes: int, sop_class_uid: str) -> None:
     sop_class = BY_UID.get(sop_class_uid)
     if sop_class is not None and size_bytes > sop_class.limit_bytes:
         raise Refused(Status.TOO_LARGE, f"larger than {sop_class.limit_bytes // _MIB} MiB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyLimits:
+    """What one study may have here. 0: any number."""
+
+    instances: int = 2000
+    size_bytes: int = 4 * 1024**3
+
+
+class StudySizes:
+    """What was kept of each study, as far as this process knows: since its start, of the studies that it saw last."""
+
+    def __init__(self) -> None:
+        self._sizes: OrderedDict[str, tuple[int, int]] = OrderedDict()  # instances, bytes
+        self._lock = threading.Lock()
+
+    def check(self, study_instance_uid: str, limits: StudyLimits) -> None:
+        """Raise Refused when the study has all that it may have."""
+        with self._lock:
+            instances, size_bytes = self._sizes.get(study_instance_uid, (0, 0))
+        if limits.instances and instances >= limits.instances:
+            raise Refused(Status.TOO_LARGE, f"its study has {instances} instances ([dicom] study_instances)")
+        if limits.size_bytes and size_bytes >= limits.size_bytes:
+            raise Refused(Status.TOO_LARGE, f"its study has {size_bytes // _MIB} MiB ([dicom] study_gib)")
+
+    def add(self, study_instance_uid: str, size_bytes: int) -> None:
+        """One more instance of it was kept."""
+        with self._lock:
+            instances, before = self._sizes.pop(study_instance_uid, (0, 0))
+            self._sizes[study_instance_uid] = (instances + 1, before + size_bytes)
+            if len(self._sizes) > MOST_STUDIES:
+                self._sizes.popitem(last=False)
 
 
 def ignored_because(keys: Keys, kept_sop_classes: Collection[str]) -> str:

@@ -24,6 +24,8 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from listener.held_back import HeldBack
+
 _OUR_PACKAGES = ("listener", "pipeline", "store")
 
 #: Libraries whose messages quote element values or exceptions.
@@ -44,7 +46,7 @@ def configure(level: str = "INFO", *, json: bool, stream: TextIO | None = None) 
     """
     renderer: structlog.typing.Processor
     renderer = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=False)
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.addFilter(_is_ours_or_serious)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -69,6 +71,20 @@ def configure(level: str = "INFO", *, json: bool, stream: TextIO | None = None) 
     warnings.showwarning = _log_warning
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda failure: _log_uncaught(failure.exc_type, failure.exc_value, failure.exc_traceback)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes no more of what strangers cause than anybody reads."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self._held_back = HeldBack()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for late in self._held_back.due(record.created):
+            super().emit(late)
+        if self._held_back.passes(record):
+            super().emit(record)
 
 
 def _is_ours_or_serious(record: logging.LogRecord) -> bool:

@@ -54,7 +54,17 @@ RESTART: Mapping[str, tuple[str, ...]] = {
 }
 #: What hosts that decide alike may have of their own.
 OF_EACH_HOST: Mapping[str, tuple[str, ...]] = {
-    "dicom": ("host", "port", "receivers", "max_associations", "tls_certificate", "tls_key", "tls_client_authority"),
+    "dicom": (
+        "host",
+        "port",
+        "receivers",
+        "max_associations",
+        "connections_per_address",
+        "connections_per_minute",
+        "tls_certificate",
+        "tls_key",
+        "tls_client_authority",
+    ),
     "http": ("host", "port", "certificate", "key", "trusted_proxies", "host_names"),
     "store": ("database", "files"),
     "model": ("device",),

@@ -14,6 +14,7 @@ import errno
 import gc
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -26,13 +27,17 @@ from typing import Any, Self, cast
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
+from listener.connections import ConnectionLimits, Connections
 from listener.guard import DataSetFile, Limits, guard, stream_into
 from listener.keeping import (
     BY_UID,
     SOP_CLASSES,
     Keeps,
+    StudyLimits,
+    StudySizes,
     check_size,
     disk_fault,
     ignored_because,
@@ -42,7 +47,7 @@ from listener.keeping import (
     stripped,
 )
 from listener.keys import Keys, Refused, Status, check_uids, read_keys, told
-from listener.tls import Certificate, handshake
+from listener.tls import Certificate, handshake, wrapped
 from pipeline.figures import Figures
 from pipeline.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pipeline.send import configure_pynetdicom
@@ -84,6 +89,7 @@ class _Accepted:
     kept: frozenset[str]  # SOP Class UIDs
     strict: bool
     character_sets: Mapping[str, str]  # of calling AE titles whose images name none
+    study_limits: StudyLimits
 
 
 class StorageScp:
@@ -107,6 +113,8 @@ class StorageScp:
         image_kinds: Collection[ImageKind] = (),
         strict: bool = False,
         character_sets: Mapping[str, str] | None = None,
+        connection_limits: ConnectionLimits | None = None,
+        study_limits: StudyLimits | None = None,
         reuse_port: bool = False,
         limits: Limits | None = None,
         figures: Figures | None = None,
@@ -125,7 +133,9 @@ class StorageScp:
         self._certificate = certificate
         self._server: _Server | None = None
         self._stopped = threading.Event()
-        self._ae = AE(ae_title=ae_title)
+        self._connections = Connections()
+        self._studies = StudySizes()
+        self._ae = _AE(ae_title=ae_title)
         self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self._ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self._ae.require_called_aet = True
@@ -142,6 +152,8 @@ class StorageScp:
             image_kinds=image_kinds,
             strict=strict,
             character_sets=character_sets,
+            connection_limits=connection_limits,
+            study_limits=study_limits,
         )
 
     def accept(
@@ -152,9 +164,17 @@ class StorageScp:
         image_kinds: Collection[ImageKind],
         strict: bool,
         character_sets: Mapping[str, str] | None = None,
+        connection_limits: ConnectionLimits | None = None,
+        study_limits: StudyLimits | None = None,
     ) -> None:
         """From now on: whose next association and which next instances. Associations that are open go on, whoever called."""
-        self._accepted = _Accepted(kept=kept_for(image_kinds), strict=strict, character_sets=dict(character_sets or {}))
+        self._accepted = _Accepted(
+            kept=kept_for(image_kinds),
+            strict=strict,
+            character_sets=dict(character_sets or {}),
+            study_limits=study_limits or StudyLimits(),
+        )
+        self._connections.limit(connection_limits or ConnectionLimits())
         self._ae.require_calling_aet = list(accept_from)
         self._ae.maximum_associations = max_associations
 
@@ -178,6 +198,7 @@ class StorageScp:
         except OSError as error:
             advice = _LISTEN_ERRORS.get(error.errno or 0, f"{error.strerror or error}: check `host` and `port` under [dicom]")
             raise CannotListen(f"cannot listen on {self.host}:{self.port}: {advice}") from error
+        server.connections = self._connections
         server.certificate, server.handshake_seconds = self._certificate, self._ae.acse_timeout or HANDSHAKE_SECONDS
         self._server = server
         self.port = server.server_address[1]
@@ -273,6 +294,7 @@ class StorageScp:
         ignored = ignored_because(keys, accepted.kept)
         if ignored and accepted.strict:
             raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, f"not accepted: {ignored}")
+        self._studies.check(keys.study_instance_uid, accepted.study_limits)
         kept = keep_file(
             keys,
             received,
@@ -282,6 +304,8 @@ class StorageScp:
             calling_ae_title=event.assoc.requestor.ae_title,
             called_ae_title=event.assoc.requestor.primitive.called_ae_title,
         )
+        if kept is Kept.NEW:
+            self._studies.add(keys.study_instance_uid, keys.size_bytes)
         if ignored and kept is Kept.IGNORED:
             self._figures.add("instances_ignored", ignored)
         return kept.value
@@ -351,6 +375,7 @@ def handle_rejected(event: Any) -> None:
         printable(event.assoc.requestor.ae_title),
         printable(event.assoc.requestor.primitive.called_ae_title),
         event.assoc.requestor.address,
+        extra={"peer": event.assoc.requestor.address},
     )
 
 
@@ -374,6 +399,15 @@ def keep_to_few_heaps() -> None:
         _LIBC.mallopt(_M_ARENA_MAX, HEAPS)
 
 
+class _AE(AE):
+    """Whose associations are counted once they have said who they are: else silent connections would take all that there are."""
+
+    @property
+    def active_associations(self) -> list[Association]:
+        """Of those that run, and have sent an A-ASSOCIATE-RQ."""
+        return [assoc for assoc in super().active_associations if assoc.requestor.primitive is not None]
+
+
 class _Server(ThreadedAssociationServer):
     """pynetdicom's server, which `AE.start_server` makes without letting anybody choose these."""
 
@@ -381,13 +415,30 @@ class _Server(ThreadedAssociationServer):
     request_queue_size = 128
     certificate: Certificate | None = None
     handshake_seconds = HANDSHAKE_SECONDS
+    connections: Connections
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """The next connection that may stay. OSError is how the server is told that there is none."""
+        connection, address = super().get_request()
+        peer = str(address[0])
+        if why := self.connections.refused_because(peer, time.monotonic()):
+            LOG.warning("connection refused peer=%s reason=%r", peer, why, extra={"peer": peer})
+            connection.close()
+            raise ConnectionRefusedError(why)
+        if self.certificate is not None:
+            connection = wrapped(connection, self.certificate)
+        self.connections.add(peer, connection)
+        return connection, address
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In a thread of the connection's own, where a handshake holds up nobody else; pynetdicom would do it where all are accepted."""
-        if self.certificate is not None:
-            request = handshake(request, self.certificate, self.handshake_seconds, peer=str(client_address[0]))
-        if request is not None:
-            super().finish_request(request, client_address)
+        if isinstance(request, ssl.SSLSocket) and not handshake(request, self.handshake_seconds, peer=str(client_address[0])):
+            return
+        super().finish_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that could not be begun; the standard library would print the traceback past the log."""
+        LOG.error("connection failed peer=%s", client_address[0], exc_info=True, extra={"peer": str(client_address[0])})
 
     def service_actions(self) -> None:
         """pynetdicom collects garbage here every few seconds; `give_back_memory` does."""

@@ -93,24 +93,26 @@ class Certificate:
         return context
 
 
-def handshake(connection: socket.socket, certificate: Certificate, seconds: float, *, peer: str) -> ssl.SSLSocket | None:
-    """The server's side of it, on a new connection, within `seconds` altogether; None: it failed, which the log says, and it is closed."""
+def wrapped(connection: socket.socket, certificate: Certificate) -> ssl.SSLSocket:
+    """A new connection of which nothing was read yet; it waits for nothing. Raises OSError when it has gone already."""
+    try:
+        return certificate.current.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    except ValueError as error:
+        raise ConnectionAbortedError(str(error)) from error
+
+
+def handshake(connection: ssl.SSLSocket, seconds: float, *, peer: str) -> bool:
+    """The server's side of it, within `seconds` altogether; False: it failed, which the log says, and the connection is closed."""
     try:
         connection.settimeout(seconds)
-        encrypted = certificate.current.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-    except (OSError, ValueError):  # it has gone already
-        connection.close()
-        log.info("connection closed peer=%s reason=%r", peer, "it went before the TLS handshake")
-        return None
-    try:
-        encrypted.do_handshake()
+        connection.do_handshake()
     except OSError as error:
-        log.warning("connection closed peer=%s reason=%r", peer, f"TLS handshake: {in_words(error)}")
+        log.warning("connection closed peer=%s reason=%r", peer, f"TLS handshake: {in_words(error)}", extra={"peer": peer})
         with contextlib.suppress(OSError):
-            encrypted.shutdown(socket.SHUT_RDWR)
-        encrypted.close()
-        return None
-    return encrypted
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        return False
+    return True
 
 
 def first_certificate(path: Path) -> bytes:
