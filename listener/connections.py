@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from listener.limits import Buckets
 
-#: Of all addresses. Each may have a file open beside its socket, and 1,024 descriptors is what `select` and most services have.
-MOST_OPEN = 400
+#: Of all addresses. Each has two descriptors and perhaps a file, and 1,024 is what `select` knows and most services have.
+MOST_OPEN = 300
 
 
 @dataclass(frozen=True, kw_only=True)

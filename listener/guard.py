@@ -36,7 +36,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pynetdicom import dimse_messages, evt
 
-from listener.reactors import let_wait
+from listener.reactors import let_go, let_wait
 
 LOG = logging.getLogger(__name__)
 
@@ -187,6 +187,7 @@ def _handle_close(event: Any, connection: socket.socket) -> None:
     that will not come until `AE.acse_timeout`."""
     with contextlib.suppress(OSError):
         connection.close()
+    let_go(event.assoc)
     if event.assoc.requestor.primitive is None:
         event.assoc.dul.to_user_queue.put(None)  # what it gets when that time is over
 

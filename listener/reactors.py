@@ -38,6 +38,11 @@ def let_wait(assoc: Any) -> None:
     assoc._reactor_checkpoint = checkpoint
 
 
+def let_go(assoc: Any) -> None:
+    """Once its connection is closed: give back the bell's descriptor now, and not when the garbage collector comes by."""
+    assoc.dul.socket.bell.close()
+
+
 class _Heard(queue.Queue[Any]):
     """A queue that rings when something was put into it."""
 
@@ -56,6 +61,7 @@ class _Bell:
 
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Lock()  # or a descriptor that is another's by then would be written to
 
     def fileno(self) -> int:
         """For select."""
@@ -63,14 +69,23 @@ class _Bell:
 
     def ring(self) -> None:
         """Wake who waits."""
-        os.eventfd_write(self._descriptor, 1)
+        with self._lock:
+            if self._descriptor >= 0:
+                os.eventfd_write(self._descriptor, 1)
 
     def silence(self) -> None:
         """Once it was heard."""
         os.eventfd_read(self._descriptor)
 
+    def close(self) -> None:
+        """Nobody waits any more, and nobody will."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        self.close()
 
 
 class _WaitingSocket(AssociationSocket):

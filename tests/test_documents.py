@@ -128,7 +128,8 @@ def test_every_key_of_the_configuration_has_an_example_and_its_unit() -> None:
     for name, table in {**SINGLE_TABLES, **LISTED_TABLES}.items():
         given = written[name] if name in SINGLE_TABLES else {key: value for one in written[name] for key, value in one.items()}
         assert set(given) == {field.name for field in dataclasses.fields(table)}, name
-    units = re.compile(r"second|minute|hour|day|GiB|port|process|association|image|request|first|studies|exam|connection|instance", re.IGNORECASE)
+    known = r"second|minute|hour|day|GiB|port|process|association|image|request|first|studies|exam|connection|instance"
+    units = re.compile(known, re.IGNORECASE)
     for line in example.splitlines():
         if re.match(r"(# )?\w+ = \d", line):
             assert units.search(line.partition(" = ")[2]), f"what is it a number of: {line}"
