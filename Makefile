@@ -91,6 +91,11 @@ torture: $(STAMP) ## kill -9 of every process, ROUNDS=200 times on DATABASE=sqli
 	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/torture.py --rounds $(ROUNDS) --database $(DATABASE)
 	FOURVIEW_EVERY_STATEMENT=1 $(BIN)/python -m pytest -q tests/test_interleavings.py
 
+MINUTES ?= 10
+.PHONY: hostile
+hostile: $(STAMP) ## hostile, rude and normal senders at once for MINUTES=10, and count what was promised (needs Orthanc, dcmtk)
+	PATH=/usr/bin:/usr/sbin:$$PATH:$(BIN) $(BIN)/python benchmarks/mixed_torture.py --minutes $(MINUTES)
+
 .PHONY: soak
 soak: $(STAMP) ## 10,000 associations and 10,000 bare TCP connects: memory, threads and files of the receiver
 	$(BIN)/python benchmarks/soak.py
