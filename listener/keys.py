@@ -24,7 +24,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, TEXT_VR_DELIMS, PersonName
 
 from store.header import WithoutCharacterSet
-from store.header_text import UNREADABLE
+from store.header_text import UNREADABLE, is_of_the_disk
 
 
 class Status(IntEnum):
@@ -147,9 +147,9 @@ def read_keys(path: Path, character_set: str = "", *, hashed: tuple[int, str] | 
             start = file.tell()
             transfer_syntax_uid = UID(meta.TransferSyntaxUID)
             ds = _data_set(file, start, is_implicit_vr=transfer_syntax_uid.is_implicit_VR)
-        except OSError:
-            raise
         except Exception as error:
+            if is_of_the_disk(error):
+                raise
             # A hostile data set makes pydicom raise nearly anything (RecursionError, KeyError, struct.error ...), and we answer it here.
             raise Refused(Status.CANNOT_PARSE, f"the data set cannot be parsed: {type(error).__name__}") from error
         has_pixels = _has_pixels(file)

@@ -36,7 +36,7 @@ from pipeline.orthanc import FetchFailed, InstanceNotFetched, Trouble, fetch_ins
 from store.database import DatabaseAway
 from store.files import Files
 from store.header import pack_header, read_header, unpack_header
-from store.header_text import UNREADABLE
+from store.header_text import UNREADABLE, is_of_the_disk
 from store.on_demand import ORIGIN, Answer, Asked, NotForReading, OnDemand
 from store.rows import Busy
 from store.study import HANGING_ORDER, Policy, ViewEvidence
@@ -276,7 +276,7 @@ class Reader:
             packed = pack_header(read_header(received))
             resolved = resolve(unpack_header(packed), policy.dialect)
         except (InvalidDicomError, *UNREADABLE) as error:
-            if isinstance(error, OSError):
+            if is_of_the_disk(error):
                 raise
             raise Refused(Status.CANNOT_PARSE, f"its header could not be read: {type(error).__name__}") from error
 

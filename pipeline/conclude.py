@@ -27,7 +27,7 @@ from store.archive import NewObject, NewVersion
 from store.database import DatabaseAway
 from store.files import FileGone
 from store.header import header_json, name_character_set, pack_header, read_header, unpack_header
-from store.header_text import UNREADABLE
+from store.header_text import UNREADABLE, is_of_the_disk
 from store.look import Reading, ReadView
 from store.rows import UnknownStudy
 from store.seen import Seen
@@ -105,7 +105,7 @@ def _advance(shop: Workshop, study_instance_uid: str) -> bool:
             packed = pack_header(header)
             resolved[one.instance_id] = (replace(resolve(unpack_header(packed), dialect), assumed_character_set=assumed), packed)
         except (InvalidDicomError, *UNREADABLE) as error:
-            if isinstance(error, OSError) and not isinstance(error, FileGone):
+            if is_of_the_disk(error) and not isinstance(error, FileGone):
                 raise  # the disk is away, the header is not to blame
             why = str(error) if isinstance(error, FileGone) else type(error).__name__
             resolved[one.instance_id] = (unreadable(f"its header could not be read: {why}"), None)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import hashlib
 import json
 import os
@@ -48,6 +47,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pipeline import run_lengths
 from pipeline.codestream import SIZE
 from store.header import read_part10
+from store.header_text import is_of_the_disk
 
 #: Largest Rows and Columns. With one 16-bit sample a frame is at most 128 MiB, so no second limit on bytes is needed.
 MAX_SIDE = 8192
@@ -297,7 +297,9 @@ def _answer(path: Path) -> tuple[dict[str, Any], memoryview]:
     except DecodeFailed as failure:
         return {"reason": failure.reason, "permanent": failure.permanent}, memoryview(b"")
     except OSError as error:
-        return {"errno": error.errno or errno.EIO}, memoryview(b"")
+        if not is_of_the_disk(error):
+            return {"reason": "the image is malformed: OSError", "permanent": True}, memoryview(b"")
+        return {"errno": error.errno}, memoryview(b"")
     except MemoryError:
         return {"reason": f"decoding needs more than {MEMORY_BYTES >> 30} GiB of memory", "permanent": True}, memoryview(b"")
     except BaseException as error:  # noqa: BLE001 - PanicException of Rust extensions is no Exception; the next file may be good

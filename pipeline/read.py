@@ -20,6 +20,7 @@ from pipeline.pixels import UNIFORM, ModelImage, breast_edge, prepare, preview, 
 from pipeline.workshop import LoadedModel, Workshop
 from store.database import DatabaseAway
 from store.files import FileGone
+from store.header_text import is_of_the_disk
 from store.rows import UnknownStudy
 from store.scoring import ScoreTask
 from store.study import Scores
@@ -84,6 +85,9 @@ def _read(shop: Workshop, task: ScoreTask, workflow_id: str) -> None:
         shop.scoring.fail(score_id, str(error), permanent=True, workflow_id=workflow_id)
         return
     except OSError as error:
+        if not is_of_the_disk(error):
+            shop.scoring.fail(score_id, "its header could not be read: OSError", permanent=True, workflow_id=workflow_id)
+            return
         reason = error.strerror or type(error).__name__
         log.warning("image not read, the disk or the mount is away sop_instance_uid=%s reason=%r", task.sop_instance_uid, reason)
         shop.scoring.postpone(score_id, f"the disk is away or full ({reason}); it will be tried again", workflow_id=workflow_id)

@@ -123,6 +123,7 @@ def name_character_set(ds: Dataset, character_set: str) -> bool:
     has text that needs one (PS3.3 C.12.1.1.2); whether it was written. Values, which nobody has looked at yet, stay as they are."""
     if not character_set or not _names_none(ds) or not _needs_one(unpack_header(pack_header(ds))):
         return False
+    ds.pop("SpecificCharacterSet", None)  # it may have another VR
     ds.SpecificCharacterSet = character_set.split("\\")
     # Else pydicom, which holds the bytes for text of another character set, would write them anew.
     is_implicit_vr, is_little_endian = ds.original_encoding

@@ -31,6 +31,13 @@ UNREADABLE = (
     BytesLengthException,
 )
 
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether an error says that a file could not be read. pydicom raises OSError also for what a device wrote, and then without a number:
+    who waited for the disk to come back would wait for ever."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 #: PS3.3 C.8.11.7.1.2: receivers treat the designators SNM3 and 99SDM as SRT in mammography.
 _SRT_ALIASES = frozenset({"SRT", "SNM3", "99SDM"})
 

@@ -38,6 +38,8 @@ DEFLATED = str(syntaxes.DeflatedExplicitVRLittleEndian)
 BIG_ENDIAN = str(syntaxes.ExplicitVRBigEndian)
 PRIVATE_SYNTAX = "1.2.826.0.1.3680043.2.1143.1"
 UNDEFINED = 0xFFFFFFFF
+#: Waveform Sequence, which nobody closes.
+AN_OPEN_SEQUENCE = struct.pack("<HH2sHI", 0x5400, 0x0100, b"SQ", 0, UNDEFINED)
 #: A C-STORE cannot even be asked for: the class or the transfer syntax is not negotiated.
 NOT_NEGOTIATED = -1
 #: pynetdicom aborts the association: the command is not one that it can read.
@@ -158,6 +160,11 @@ def inserted(make: Callable[[], bytes], group: int, element: int = 0) -> Callabl
         return sent(ds, before + make() + after)
 
     return build
+
+
+def ends_with(data: bytes) -> Callable[[Dataset], Sent]:
+    """A mammogram with this for its pixels."""
+    return lambda ds: sent(ds, split(ds, 0x7FE0)[0] + data)
 
 
 def cut(share: float) -> Callable[[Dataset], Sent]:
@@ -426,6 +433,12 @@ STRUCTURE: Mapping[str, Hostile] = {
     "sequences 3,000 deep": Hostile(make=inserted(lambda: nested(3000), 0x40), c_store=UNPARSABLE, analysed="RecursionError"),
     "sequences 100,000 deep that never end": Hostile(
         make=inserted(lambda: nested(100_000, closed=False), 0x40), c_store=UNPARSABLE, analysed="RecursionError"
+    ),
+    "a sequence that ends before its first item": Hostile(make=ends_with(AN_OPEN_SEQUENCE), c_store=UNPARSABLE, analysed="cannot be read"),
+    "a sequence that ends within its first item": Hostile(
+        make=ends_with(AN_OPEN_SEQUENCE + b"\xfe\xff"),
+        c_store=UNPARSABLE,
+        analysed="cannot be read",
     ),
     "10,000 private elements": Hostile(make=inserted(lambda: many_elements(10_000), 0x18)),
     "an element of no length, 10,000 times": Hostile(make=inserted(lambda: short(0x13, 0x1010, b"LO", b"") * 10_000, 0x18)),
