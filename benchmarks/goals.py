@@ -83,11 +83,11 @@ class Source:
 
 #: In this order; together ten minutes, or two.
 SOURCES = (
-    Source("classifier", 75, 18),
-    Source("preprocessing", 60, 14),
-    Source("reception", 165, 32),
-    Source("time_to_result", 200, 40),
-    Source("database_size", 100, 16),
+    Source("classifier", 50, 16),
+    Source("preprocessing", 45, 14),
+    Source("reception", 165, 30),
+    Source("time_to_result", 250, 46),
+    Source("database_size", 85, 14),
 )
 
 REFERENCE = "reference path"
