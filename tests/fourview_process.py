@@ -156,7 +156,7 @@ send_to = ["orthanc"]
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "listener.cli", "--config", str(self.config), *arguments]
 
-    def start(self, seconds: float = 90) -> FourviewProcess:
+    def start(self, seconds: float = 240) -> FourviewProcess:
         self.launch()
         self.wait_for(self._ready, "Fourview does not get ready", seconds)
         return self

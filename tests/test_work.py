@@ -115,14 +115,14 @@ action = "analyse"
     def logs(self) -> str:
         return "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
 
-    def until(self, condition: Callable[[], Any], complaint: str, seconds: float = 90) -> Any:
+    def until(self, condition: Callable[[], Any], complaint: str, seconds: float = 240) -> Any:
         give_up_at = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < give_up_at, f"{complaint}\n{self.logs()}"
             time.sleep(0.1)
         return found
 
-    def wait_for(self, study: str, condition: Callable[[dict[str, Any]], bool], seconds: float = 90) -> dict[str, Any]:
+    def wait_for(self, study: str, condition: Callable[[dict[str, Any]], bool], seconds: float = 240) -> dict[str, Any]:
         self.until(lambda: condition(self.study(study)), f"{study}: {self.study(study)['state']}", seconds)
         return self.study(study)
 
@@ -161,6 +161,18 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def freeze(here: Site, process: subprocess.Popen[bytes]) -> None:
+    """Between two transactions: in the middle of one it would keep everybody from SQLite, and be no other host's worker."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with here.store.begin():
+                return
+        except sa.exc.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+
+
 def test_a_dead_and_a_frozen_hosts_work_is_taken_over_by_another(site: Callable[[float], Site]) -> None:
     """A recreated container has another host name: the engine itself would wait for the old one for ever. A frozen one wakes up later."""
     here = site(3.0)
@@ -168,7 +180,7 @@ def test_a_dead_and_a_frozen_hosts_work_is_taken_over_by_another(site: Callable[
     here.receive("taken over")
     here.until(lambda: len({row.begun_by for row in here.scores() if row.begun_by}) == 2, "both should read")
     kill(dead)
-    frozen.send_signal(signal.SIGSTOP)
+    freeze(here, frozen)
     assert here.study("taken over")["state"] in ("collecting", "analysing")
     here.worker("living")
     here.wait_for_result("taken over")
