@@ -153,10 +153,10 @@ def queued(run: Run) -> Row:
     with WholeWay(run.folder / "queued", rule='CallingAET == "URGENT"', tables=_rule_of_the_queue(run.folder)) as way:
         measured = _Measured(way)
         measured.paced(0.5, "URGENT")  # warm
-        times = 2 if run.quick else 3
-        none = [measured.paced(1.0, "URGENT") for _ in range(times)]
+        times, pace = (2, 0.3) if run.quick else (3, 1.0)
+        none = [measured.paced(pace, "URGENT") for _ in range(times)]
         _fill_queue(way, studies)
-        waiting = [measured.paced(1.0, "URGENT") for _ in range(times)]
+        waiting = [measured.paced(pace, "URGENT") for _ in range(times)]
         left = _waiting_images(way)
     note = f"{4 * studies} images of a lower priority, read by a stand-in model in {QUEUED_IMAGE_SECONDS:g} s; {left} left at the end"
     return Row("queued", waiting, none, note)
