@@ -186,16 +186,25 @@ def _fill_queue(way: WholeWay, studies: int) -> None:
             keep_file(read_keys(received), received, "", archive=archive, files=files, calling_ae_title="ROOM1", called_ae_title="FOURVIEW")
     row = tables.study
     unseen = sa.select(sa.func.count()).select_from(row).where(row.c.generation > row.c.settled_generation)
-    while engine.connect().execute(unseen).scalar_one() > ON_THEIR_WAY:
-        time.sleep(0.5)
     engine.dispose()
+    # By the engine that only reads: the other would hold the lock of all writers while it asks.
+    reader = read_engine(way.fourview.database)
+    while _counted(reader, unseen) > ON_THEIR_WAY:
+        time.sleep(0.5)
+    reader.dispose()
 
 
 def _waiting_images(way: WholeWay) -> int:
     engine = read_engine(way.fourview.database)
+    try:
+        return _counted(engine, sa.select(sa.func.count()).select_from(tables.score).where(tables.score.c.state == "waiting"))
+    finally:
+        engine.dispose()
+
+
+def _counted(engine: sa.Engine, query: sa.Select[tuple[int]]) -> int:
     with engine.connect() as connection:
-        waiting = sa.select(sa.func.count()).select_from(tables.score).where(tables.score.c.state == "waiting")
-        return int(connection.execute(waiting).scalar_one())
+        return int(connection.execute(query).scalar_one())
 
 
 if __name__ == "__main__":
