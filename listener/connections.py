@@ -16,6 +16,8 @@ from listener.limits import Buckets
 
 #: Of all addresses. Each has two descriptors and perhaps a file, and 1,024 is what `select` knows and most services have.
 MOST_OPEN = 300
+#: From so many on an address that has this many already gets no more: what is left is for the others.
+CROWDED, WHEN_CROWDED = 200, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +51,9 @@ class Connections:
             count = len(self._living(address))
             if self._limits.per_address and count >= self._limits.per_address:
                 return f"{count} connections of this address are open ([dicom] connections_per_address)"
-            if sum(len(self._living(other)) for other in list(self._open)) >= MOST_OPEN:
-                return f"{MOST_OPEN} connections are open, the most that a receiver has"
+            total = sum(len(self._living(other)) for other in list(self._open))
+            if total >= MOST_OPEN or (total >= CROWDED and count >= WHEN_CROWDED):
+                return f"{total} connections are open, {count} of this address; a receiver has {MOST_OPEN}"
             if self._buckets is not None and self._buckets.take(address, now):
                 return f"more than {self._limits.per_minute:g} connections in a minute ([dicom] connections_per_minute)"
             return ""

@@ -179,7 +179,20 @@ def guard(event: Any, limits: Limits) -> None:
     reader = _PduReader(event.assoc, connection, limits, peer=str(event.address[0]))
     event.assoc.dul.socket.recv = reader.recv
     event.assoc.dimse.receive_primitive = partial(_receive, reader, event.assoc.dimse.receive_primitive)
+    machine = event.assoc.dul.state_machine
+    machine.do_action = partial(_act, reader, event.assoc, machine.do_action)
     event.assoc.bind(evt.EVT_CONN_CLOSE, _handle_close, [connection])
+
+
+def _act(reader: _PduReader, assoc: Any, act: Callable[[str], None], event: str) -> None:
+    """In place of `assoc.dul.state_machine.do_action`: a sender that aborts while it is answered makes an event that PS3.8 9.2 does not
+    know in that state, and what is raised then would end the thread, and leave the connection open."""
+    try:
+        act(event)
+    except Exception as error:  # noqa: BLE001 - whatever comes of what the peer has done
+        reader.close(f"an event out of order ({type(error).__name__} {event} in {assoc.dul.state_machine.current_state})")
+        evt.trigger(assoc, evt.EVT_CONN_CLOSE, {"address": assoc.requestor.address_info.as_tuple})
+        assoc.dul.kill_dul()
 
 
 def _handle_close(event: Any, connection: socket.socket) -> None:

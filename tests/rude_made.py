@@ -116,12 +116,13 @@ def be_rude(port: int, seed: int, stopped: Event, counts: Counter[str], *, pause
     """One rude peer after the other until `stopped`, from one address; what they did is added to `counts`."""
     chance = random.Random(seed)
     address = f"127.0.0.{2 + seed % 200}"
+    kind = list(KINDS)[seed % len(KINDS)]
     while not stopped.is_set():
-        kind = chance.choice(list(KINDS))
+        counts[kind] += 1
         try:
             with connect(port, address) as connection:
                 KINDS[kind](connection, chance, stopped)
         except OSError:
             counts["thrown out"] += 1
-        counts[kind] += 1
         time.sleep(pause_seconds)
+        kind = chance.choice(list(KINDS))

@@ -121,6 +121,9 @@ def test_all_addresses_together_have_a_limit(pair: Callable[[], socket.socket], 
     assert known.refused_because("10.0.0.9", 0.0).startswith("3 connections are open")
     open_ones[1].close()
     assert known.refused_because("10.0.0.9", 0.0) == ""
+    monkeypatch.setattr(connections, "CROWDED", 2)
+    monkeypatch.setattr(connections, "WHEN_CROWDED", 1)
+    assert known.refused_because("10.0.0.0", 0.0) and known.refused_because("10.0.0.9", 0.0) == ""
 
 
 def test_one_address_has_its_limit_and_others_notice_nothing(listens: Callable[..., StorageScp], caplog: pytest.LogCaptureFixture) -> None:
