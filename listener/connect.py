@@ -30,7 +30,7 @@ TIMEOUT = 60
 ECHO_SECONDS = 10
 #: Where a script stays for good on Orthanc's machine, and folders that the next start of a machine may empty.
 _LASTING = Path("/etc/orthanc")
-_PASSING = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is written there
+_PASSING = (Path("/tmp"), Path("/var/tmp"))  # nosec B108 # noqa: S108 - nothing is written there
 
 #: Files that come with Fourview: beside this module where it was installed from a wheel, in the project's folders otherwise.
 _SHIPPED = (Path(__file__).parent / "shipped", Path(__file__).parent.parent / "deploy" / "orthanc", Path(__file__).parent.parent / "docs")

@@ -95,7 +95,7 @@ def _convert_apart(card: ModelCard, path: Path) -> None:
     openvino_engine.require()
     command = [sys.executable, "-m", "pipeline.engines", str(card.path), str(path)]
     try:
-        ended = subprocess.run(  # noqa: S603 - our own command line
+        ended = subprocess.run(  # nosec B603 # noqa: S603 - our own command line
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CONVERT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
