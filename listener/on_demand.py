@@ -252,6 +252,9 @@ class Reader:
         except Busy as error:
             log.warning("not kept, database not reachable reason=%r", str(error))
             return _busy()
+        except DatabaseAway as error:  # it was asked by which engine the model reads
+            log.warning("not kept, database not reachable reason=%r", str(error.orig))
+            return _busy()
         except Exception as error:  # noqa: BLE001 - a surprise with one image stops no other; its message may quote a patient's data
             place = traceback.extract_tb(error.__traceback__)[-1]
             log.error("not read on demand, unexpected error=%s at=%s:%s", type(error).__name__, Path(place.filename).name, place.lineno)
