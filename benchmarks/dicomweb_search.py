@@ -24,8 +24,8 @@ from results_made import page, report
 from serving import serving
 
 from listener.dicomweb import MAX_COUNTED, MAX_RESULTS
+from listener.garbage import keep_what_is_here
 from listener.matching import parse_query
-from listener.parts import keep_what_is_here
 from listener.web import create_app
 from store.database import read_engine
 from store.header import header_json

@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 from listener import api, dashboard, dropped, parts, reference_api, stow
 from listener.config import Config
 from listener.desk import Desk
+from listener.garbage import keep_what_is_here
 from listener.keeping import kept_for
 from listener.metrics import exposition
 from listener.on_demand import Reader
 from listener.pages import Pages
-from listener.parts import keep_what_is_here
 from listener.pictures import Pictures
 from listener.web import create_app
 from pipeline.chores import Chore

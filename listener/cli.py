@@ -38,6 +38,7 @@ from listener import (
 from listener.bell import new_bells, ring, when_rung
 from listener.config import Config, ConfigErrors
 from listener.connect import ConnectFailed
+from listener.garbage import keep_what_is_here
 from listener.handed import Handed
 from listener.init import InitFailed
 from listener.orthanc_rest import RestFailed
@@ -226,7 +227,7 @@ def receive(
             scp.start()
         except CannotListen as error:
             raise CannotServe(str(error)) from error
-        parts.keep_what_is_here()
+        keep_what_is_here()
         current.watch(stopped, prepare)
         process = parts.process_name("receive", index)
         _live(current, claims, process, "receive", figures, stopped)

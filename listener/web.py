@@ -30,7 +30,7 @@ from listener import dicomweb, openapi, stow
 from listener.audit import path_told
 from listener.connection import Connection
 from listener.door import Access, Door
-from listener.parts import keep_what_is_here
+from listener.garbage import keep_what_is_here
 from listener.tls import Certificate
 from listener.users import Role
 from listener.who import at_least
