@@ -26,7 +26,7 @@ from store.tables import metadata
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: One process runs all of such a file: it starts what the others would start once more each.
-ONE_PROCESS = ("test_browser.py", "test_hostile.py", "test_reload.py")
+ONE_PROCESS = ("test_browser.py", "test_hostile.py", "test_phi_audit.py", "test_reload.py")
 
 
 @pytest.hookimpl(optionalhook=True)
