@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from listener import config_http, config_rules, config_tls, dialect, senders
+from listener.config_files import absolute
 from listener.config_http import Http, UserTable
 from listener.config_lines import line_numbers
 from listener.config_values import (
@@ -333,7 +334,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
         path=path,
         site=settings.site,
         dicom=config_tls.placed(settings.dicom, folder),
-        http=replace(settings.http, certificate=_absolute(folder, settings.http.certificate), key=_absolute(folder, settings.http.key)),
+        http=replace(settings.http, certificate=absolute(folder, settings.http.certificate), key=absolute(folder, settings.http.key)),
         store=replace(settings.store, database=_absolute_database(settings.store.database, folder), files=folder / settings.store.files),
         study=replace(settings.study, fetch_from=settings.study.fetch_from if settings.study.fetch_from in sources else ""),
         model=replace(settings.model, card=folder / settings.model.card),
@@ -355,7 +356,7 @@ def _config(path: Path, settings: _Settings, passwords: list[str], tokens: list[
                 rule.send_to,
                 rule.slots,
                 WhenIncomplete(rule.when_incomplete) if rule.when_incomplete else None,
-                _absolute(folder, rule.model),
+                absolute(folder, rule.model),
                 rule.priority,
                 tuple(dict.fromkeys(rule.forward_to)),
             )
@@ -524,10 +525,6 @@ def _password(folder: Path, name: object) -> str:
     if not password or "\n" in password:
         raise ValueError(f"{name} must hold the password on one line, and nothing else")
     return password
-
-
-def _absolute(folder: Path, name: str) -> str:
-    return str(folder / name) if name else ""
 
 
 def _absolute_database(url: str, folder: Path) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from listener import config_files
+from listener.config_files import halves
 from listener.config_values import COMMAS, Host, Location, Port, Table
 from listener.users import Role, token_hashes
 
@@ -113,20 +115,12 @@ def contradictions(http: Mapping[str, Any], users: Sequence[Mapping[str, Any]]) 
             f"{host!r} lets other machines read patient data without a password; write [[user]] tables, or 127.0.0.1 and put a proxy that "
             "authenticates in front, or set allow_unauthenticated = true",
         )
-    for one, other in (("certificate", "key"), ("key", "certificate")):
-        if http.get(one) and not http.get(other):
-            yield ("http", one), f"needs {other} as well: the other PEM file of the two"
+    yield from halves(("http",), http, "certificate", "key")
 
 
 def unreadable(http: Mapping[str, Any], folder: Path) -> Iterator[tuple[Location, str]]:
     """What is wrong with the files of the certificate, as far as it can be seen without loading them."""
-    for key in ("certificate", "key"):
-        name = http.get(key)
-        if isinstance(name, str) and name:
-            try:
-                (folder / name).open("rb").close()
-            except OSError as error:
-                yield ("http", key), f"{name} cannot be read ({error.strerror}); make the file, readable by this user"
+    yield from config_files.unreadable(("http",), http, ("certificate", "key"), folder)
 
 
 def read_tokens(folder: Path, name: object) -> tuple[bytes, ...]:

@@ -24,6 +24,7 @@ from fourview_process import SIMULATED_CARD
 from hostile_made import ABORTED, NOT_NEGOTIATED, Sent
 from raw_sender import Closed, RawSender
 from serving import serving
+from worked import work_off
 
 from listener import logs, parts, workplace
 from listener.answering import Answering
@@ -31,7 +32,6 @@ from listener.config import Config, load
 from listener.dropped import MOST_FILES
 from listener.keys import Status
 from listener.scp import StorageScp
-from pipeline import conclude, read
 from pipeline.figures import Figures
 
 CONFIG = """
@@ -128,16 +128,7 @@ class HostileSite:
 
     def work(self) -> None:
         """Do everything that is to be done."""
-        for _ in range(200):
-            studies, scores = self.shop.archive.claim_studies(), self.shop.scoring.claim()
-            for claim in studies:
-                if conclude.advance(self.shop, claim.row, claim.workflow_id):
-                    conclude.conclude(self.shop, claim.row, claim.workflow_id)
-            for claim in scores:
-                read.read_image(self.shop, int(claim.row), claim.workflow_id)
-            if not studies and not scores:
-                return
-        raise AssertionError("the work never ends: a row is claimed again and again")
+        work_off(self.shop, rounds=200)
 
     def study(self, study_instance_uid: str) -> dict[str, Any]:
         """What `fourview show` says of it."""

@@ -24,12 +24,12 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import JPEG2000Lossless
+from worked import work_off
 
 from listener import parts, workplace
 from listener.config import load
 from listener.keeping import keep_file
 from listener.keys import check_uids, read_keys
-from pipeline import conclude, read
 from pipeline.model import ModelError, load_classifier, read_card
 from store.files import Files
 from store.study import HANGING_ORDER, View
@@ -95,17 +95,9 @@ action = "analyse"
 
     def work(self) -> dict[str, Any]:
         """Do everything that is to be done; what `fourview show` says of the study then."""
-        for _ in range(60):
-            studies, scores = self.shop.archive.claim_studies(), self.shop.scoring.claim()
-            for claim in studies:
-                if conclude.advance(self.shop, claim.row, claim.workflow_id):
-                    conclude.conclude(self.shop, claim.row, claim.workflow_id)
-            for claim in scores:
-                read.read_image(self.shop, int(claim.row), claim.workflow_id)
-            if not studies and not scores:
-                found: dict[str, Any] = parts.open_search(self.config).study(uid("study"))
-                return found
-        raise AssertionError("the work never ends: a row is claimed again and again")
+        work_off(self.shop, rounds=60)
+        found: dict[str, Any] = parts.open_search(self.config).study(uid("study"))
+        return found
 
     def result(self, version: dict[str, Any], kind: str) -> Dataset:
         """The object of this kind, as it would be sent."""
